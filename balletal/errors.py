@@ -1,0 +1,44 @@
+"""The errors that balletal raises on purpose. Each says which file or value, what was expected, what was found."""
+
+
+class BalletalError(Exception):
+    """Base of all errors that a user can act on; the command line prints them without a traceback."""
+
+
+class InputError(BalletalError):
+    """A file, folder or value that the user gave is not what it must be.
+
+    >>> str(InputError("a.json", expected="an ActivityNet file", found="a list"))
+    'a.json: expected an ActivityNet file, found a list'
+    """
+
+    def __init__(self, where: str, *, expected: str, found: str) -> None:
+        super().__init__(where, expected, found)
+        self.where, self.expected, self.found = str(where), expected, found
+
+    def __str__(self) -> str:
+        return f"{self.where}: expected {self.expected}, found {self.found}"
+
+
+class VideoError(InputError):
+    """A video that cannot be used. ``kind`` is the stable word that error tables and HTTP answers carry.
+
+    Kinds: ``missing``, ``empty``, ``not-a-video``, ``no-video-stream``, ``unsupported-codec``, ``corrupt``,
+    ``truncated``, ``too-short``, ``too-large``.
+    """
+
+    def __init__(self, where: str, kind: str, *, expected: str, found: str) -> None:
+        super().__init__(where, expected=expected, found=found)
+        self.args = (where, kind, expected, found)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _video_error, self.args
+
+
+def _video_error(where: str, kind: str, expected: str, found: str) -> VideoError:
+    return VideoError(where, kind, expected=expected, found=found)
+
+
+class SpecMismatchError(BalletalError):
+    """Two things made from different feature specs were about to be joined; both are named."""

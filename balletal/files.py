@@ -1,0 +1,109 @@
+"""Files by URI: a local path or any fsspec URL (``s3://bucket/key``). Writes are atomic."""
+
+import json
+import posixpath
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from balletal.errors import InputError
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI and the path inside it."""
+    if "::" in str(uri):
+        # Chained URLs let one scheme open files through another, which no command here needs.
+        raise InputError(str(uri), expected="a path or a plain URL", found="a chained fsspec URL")
+    fs, path = fsspec.core.url_to_fs(str(uri))
+    return fs, path
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` with path parts appended, whatever its scheme."""
+    return posixpath.join(str(uri), *parts)
+
+
+def exists(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: the file is missing or is a folder.
+    """
+    fs, path = filesystem(uri)
+    try:
+        data: bytes = fs.cat_file(path)
+    except FileNotFoundError:
+        raise InputError(str(uri), expected="a file", found="nothing there") from None
+    except IsADirectoryError:
+        raise InputError(str(uri), expected="a file", found="a folder") from None
+    return data
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file so that a reader sees either nothing (or the old content) or all of it.
+
+    Local files are written under a temporary name and renamed; object stores make a put visible as a whole.
+    """
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, data)
+        return
+    fs.makedirs(posixpath.dirname(path), exist_ok=True)
+    temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
+    try:
+        fs.pipe_file(temporary, data)
+        fs.mv(temporary, path)
+    finally:
+        if fs.exists(temporary):
+            fs.rm_file(temporary)
+
+
+def read_json(uri: str) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        InputError: missing, not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(uri).decode("utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(str(uri), expected="a JSON file", found=str(error)) from None
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write indented JSON atomically. NaN is refused: it is not JSON."""
+    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def list_files(uri: str, suffixes: Iterable[str] = ()) -> list[str]:
+    """Files below a folder (or the one file named), sorted, hidden names left out, as URIs of the same scheme.
+
+    Args:
+        suffixes: lower-case endings such as ``.mp4``; none means every file.
+
+    Raises:
+        InputError: nothing stands at ``uri``.
+    """
+    fs, path = filesystem(uri)
+    if fs.isfile(path):
+        return [str(uri)]
+    if not fs.exists(path):
+        raise InputError(str(uri), expected="a file or a folder", found="nothing there")
+    endings = tuple(suffixes)
+    found = sorted(
+        name
+        for name in fs.find(path)
+        if not any(part.startswith(".") for part in name[len(path) :].split("/"))
+        and (not endings or name.lower().endswith(endings))
+    )
+    if isinstance(fs, LocalFileSystem):
+        return found
+    return [fs.unstrip_protocol(name) for name in found]

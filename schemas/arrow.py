@@ -1,0 +1,71 @@
+"""Arrow schemas of the tables that balletal writes. Plain types only, so that pandas, DuckDB and Spark read them."""
+
+import pyarrow as pa
+
+VIDEO_ID = pa.dictionary(pa.int32(), pa.string())
+
+
+def features(dim: int, dtype: str = "float16") -> pa.Schema:
+    """Feature rows, one a clip; (video_id, segment, clip) is unique.
+
+    Args:
+        dim: length of a feature.
+        dtype: ``float16`` or ``float32``.
+    """
+    value = {"float16": pa.float16(), "float32": pa.float32()}[dtype]
+    return pa.schema(
+        [
+            pa.field("video_id", VIDEO_ID, nullable=False),
+            pa.field("segment", pa.int32(), nullable=False),
+            pa.field("clip", pa.int32(), nullable=False),
+            pa.field("start_s", pa.float64(), nullable=False),
+            pa.field("end_s", pa.float64(), nullable=False),
+            pa.field("feature", pa.list_(value, dim), nullable=False),
+        ]
+    )
+
+
+VIDEOS = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        # What tells a changed source from an unchanged one: the etag, else "<mtime>-<size>".
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("duration", pa.float64()),
+        pa.field("fps", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("codec", pa.string()),
+        pa.field("rotation", pa.int32()),
+        pa.field("frames", pa.int64()),
+        pa.field("segments", pa.int32()),
+    ]
+)
+
+ERRORS = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("segment", pa.int32(), nullable=False),  # -1: the whole video
+        pa.field("stage", pa.string(), nullable=False),  # probe | decode | extract | project | localize
+        pa.field("type", pa.string(), nullable=False),  # VideoError.kind, or the exception's class name
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+
+ANNOTATIONS = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("start", pa.float64(), nullable=False),
+        pa.field("end", pa.float64(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+    ]
+)
+
+DETECTIONS = pa.schema(
+    [
+        *ANNOTATIONS,
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("bundle", pa.string(), nullable=False),
+    ]
+)

@@ -1,0 +1,50 @@
+"""The `balletal` command: every workflow as a subcommand. Each is also `python -m workflows.<name>`."""
+
+import importlib
+
+import typer
+
+from workflows.console import run
+
+# Command -> module that holds a typer command `main` or a typer group `app`, by help panel.
+COMMANDS = {
+    "Data": {"annotations": "annotations", "import-features": "import_features", "synth": "synth"},
+    "Features": {
+        "weights": "weights",
+        "extract": "extract",
+        "fit-projection": "fit_projection",
+        "errors": "errors",
+    },
+    "Models": {"train": "train", "compare": "compare", "evaluate": "evaluate", "report": "report"},
+    "Use": {"score": "score", "export": "export", "serve": "serve.command", "pipeline": "pipeline"},
+    "This machine": {"doctor": "doctor"},
+}
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        name="balletal",
+        help="Finds ballet steps in video: which step, from when to when, how sure.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    for panel, commands in COMMANDS.items():
+        for name, module_name in commands.items():
+            module = importlib.import_module(f"workflows.{module_name}")
+            if hasattr(module, "app"):
+                app.add_typer(module.app, name=name, rich_help_panel=panel)
+            else:
+                app.command(name, rich_help_panel=panel)(module.main)
+    return app
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(build())
+
+
+if __name__ == "__main__":
+    main()
