@@ -26,6 +26,12 @@ def join(uri: str, *parts: str) -> str:
     return posixpath.join(str(uri), *parts)
 
 
+def absolute(uri: str) -> str:
+    """``uri`` as it reads from any working folder: local paths absolute, other URLs in their file system's form."""
+    fs, path = filesystem(uri)
+    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+
+
 def exists(uri: str) -> bool:
     fs, path = filesystem(uri)
     return bool(fs.exists(path))

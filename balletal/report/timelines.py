@@ -1,0 +1,130 @@
+"""What the timelines show: for each video the annotated segments and, of each model, the detections worth drawing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from balletal.report.runs import Results
+from balletal.segments import tiou
+
+TIOU = 0.5
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The detections of one model that a reader gets to see.
+
+    Attributes:
+        threshold: the score from which on they are drawn.
+        f1, precision, recall: of exactly these, at tIoU 0.5 with the right class.
+        detections: table with a bool column ``hit``, by descending score.
+    """
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+    detections: pd.DataFrame
+
+
+def choose_shown(ground_truth: pd.DataFrame, detections: pd.DataFrame) -> Shown:
+    """Keep the detections above the one score threshold whose F1 on the whole subset is the best.
+
+    Detectors keep up to hundreds of low-scored segments a video, because mAP rewards recall; drawn together they hide
+    the answer. When no detection hits anything, as many as there are annotated segments are kept.
+    """
+    # A stable sort, so that equal scores keep their order in the file.
+    ranked = detections.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+    ranked["hit"] = _hits(ground_truth, ranked)
+    if ranked.empty:
+        return Shown(0.0, 0.0, 0.0, 0.0, ranked)
+    found = ranked["hit"].to_numpy().cumsum()
+    # F1 = 2 TP / (predicted + annotated); the detections with one score stand or fall together.
+    f1 = 2 * found / (np.arange(1, len(ranked) + 1) + len(ground_truth))
+    scores = ranked["score"].to_numpy()
+    last_of_score = np.append(scores[:-1] != scores[1:], True)
+    best = int(np.argmax(np.where(last_of_score, f1, -1.0))) if found[-1] else min(len(ground_truth), len(ranked)) - 1
+    kept = best + 1
+    return Shown(
+        threshold=float(scores[max(best, 0)]),
+        f1=float(f1[best]) if kept else 0.0,
+        precision=float(found[best] / kept) if kept else 0.0,
+        recall=float(found[best] / len(ground_truth)) if len(ground_truth) else 0.0,
+        detections=ranked[:kept],
+    )
+
+
+def _hits(ground_truth: pd.DataFrame, ranked: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each detection, in descending score, takes a still free annotated segment of its video and class."""
+    hit = np.zeros(len(ranked), dtype=bool)
+    truth = {key: rows[["start", "end"]].to_numpy() for key, rows in ground_truth.groupby(["video_id", "label"])}
+    for key, rows in ranked.groupby(["video_id", "label"], sort=False):
+        if key not in truth:
+            continue
+        overlaps = tiou(rows[["start", "end"]].to_numpy(), truth[key])
+        for position, overlap in zip(rows.index, overlaps, strict=True):
+            best = int(overlap.argmax())
+            if overlap[best] >= TIOU:
+                hit[position] = True
+                overlaps[:, best] = -1.0
+    return hit
+
+
+def timeline_data(
+    results: Results, shown: dict[str, Shown], labels: list[str], videos: int | None = None
+) -> dict[str, Any]:
+    """The JSON that the page's script draws from.
+
+    Args:
+        shown: run name -> its chosen detections.
+        labels: every class, in the order of their colours.
+        videos: draw at most so many, those with the most annotated segments; None draws all.
+
+    Returns:
+        ``{labels, runs, videos: [{id, duration, f1 (best run's), truth: [[label, start, end]],
+        runs: [[[label, start, end, score]]]}]}``: labels as positions, seconds to the millisecond.
+    """
+    index = {label: i for i, label in enumerate(labels)}
+    counts = results.ground_truth["video_id"].value_counts()
+    ids = sorted({*counts.index, *results.durations})
+    if videos is not None:
+        ids = sorted(sorted(ids, key=lambda video: -counts.get(video, 0))[:videos])
+    truth = dict(list(results.ground_truth.groupby("video_id")))
+    found = [dict(list(shown[run.name].detections.groupby("video_id"))) for run in results.runs]
+
+    def rows(table: pd.DataFrame | None, columns: list[str]) -> list[list[float]]:
+        if table is None:
+            return []
+        ordered = table.sort_values("start", kind="stable")
+        return [
+            [index[label], *(round(float(v), 3) for v in values)]
+            for label, values in zip(ordered["label"], ordered[columns].to_numpy(), strict=True)
+        ]
+
+    out = []
+    for video in ids:
+        mine = [tables.get(video) for tables in found]
+        ends = [table["end"].max() for table in (truth.get(video), *mine) if table is not None and len(table)]
+        annotated = int(counts.get(video, 0))
+        out.append(
+            {
+                "id": video,
+                "duration": round(float(max([results.durations.get(video, 0.0), *ends])), 3),
+                "f1": [_f1(table, annotated) for table in mine],
+                "truth": rows(truth.get(video), ["start", "end"]),
+                "runs": [rows(table, ["start", "end", "score"]) for table in mine],
+            }
+        )
+    return {"labels": labels, "runs": [run.name for run in results.runs], "videos": out}
+
+
+def _f1(detections: pd.DataFrame | None, annotated: int) -> float | None:
+    """F1 of the drawn detections of one video; None where there is nothing to find and nothing was said."""
+    predicted = 0 if detections is None else len(detections)
+    if predicted + annotated == 0:
+        return None
+    hits = 0 if detections is None else int(detections["hit"].sum())
+    return round(2 * hits / (predicted + annotated), 3)

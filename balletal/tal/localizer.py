@@ -1,0 +1,195 @@
+"""The bundle: everything that turns features of one spec into detections, in one folder.
+
+``bundle.json`` (schemas/bundle.schema.json), ``projection.safetensors``, ``model.safetensors``, ``card.md``.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from balletal import files
+from balletal.backbones.spec import FeatureSpec
+from balletal.errors import InputError
+from balletal.features.store import VideoFeatures
+from balletal.labels import LabelSet
+from balletal.projection import FILE as PROJECTION_FILE
+from balletal.projection import Projection
+from balletal.segments import segment_table
+from balletal.tal.config import Recipe
+from balletal.tal.decoding import class_probabilities, decode, run_model
+from balletal.tal.models import Outputs, TemporalModel
+from balletal.tal.sequences import Grid
+
+MANIFEST, MODEL_FILE, CARD = "bundle.json", "model.safetensors", "card.md"
+FORMAT = "balletal-bundle-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Localizer:
+    """Labels, feature spec, projection, model and decoding parameters of one trained model.
+
+    Attributes:
+        name: such as ``lstm-localize``.
+        recipe: how it was trained and how it decodes.
+        about: JSON-able facts for people: data, split, seed, licence, validation metrics.
+    """
+
+    name: str
+    labels: LabelSet
+    projection: Projection
+    recipe: Recipe
+    model: TemporalModel
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The only kind of features that this bundle reads."""
+        return self.projection.spec
+
+    @property
+    def grid(self) -> Grid:
+        return Grid.of(self.spec, self.recipe.model.upsample)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over all that decides a detection: labels, spec, projection, recipe and weights."""
+        parts = hashlib.sha256(json.dumps(self._decisive(), sort_keys=True).encode())
+        for tensor in (self.projection.mean, self.projection.scale, self.projection.components):
+            parts.update(np.ascontiguousarray(tensor).tobytes())
+        for name, value in sorted(self.model.state_dict().items()):
+            parts.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return parts.hexdigest()
+
+    def localize(
+        self,
+        video: VideoFeatures,
+        *,
+        duration: float | None = None,
+        min_score: float = 0.0,
+        top_k: int | None = None,
+    ) -> pd.DataFrame:
+        """Detections of one video, sorted by start, then falling score.
+
+        Args:
+            video: features of this bundle's spec; a gap (a segment that failed) yields nothing there.
+            duration: seconds; detections end there. None: where the last feature ends.
+            min_score: lowest score kept.
+            top_k: at most so many, the best.
+
+        Returns:
+            Segment table with ``score``; ``0 <= start < end <= duration``.
+
+        Raises:
+            InputError: features of another length or not finite.
+        """
+        if len(video.features) == 0:
+            return segment_table(score=())
+        duration = float(video.end_s[-1]) if duration is None else duration
+        segments, scores, classes = decode(self.outputs(video), 0, self.grid, duration, self.recipe.decode)
+        keep = np.flatnonzero(scores >= min_score)[:top_k]
+        table = segment_table(
+            video.video_id,
+            segments[keep, 0],
+            segments[keep, 1],
+            [self.labels.labels[c] for c in classes[keep]],
+            score=scores[keep],
+        )
+        return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
+
+    def frame_probabilities(self, video: VideoFeatures) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Class probabilities in time, boundaries aside.
+
+        Returns:
+            (T',) middles of the sub-steps in seconds and (T', C) probabilities.
+        """
+        probabilities = class_probabilities(self.outputs(video), 0)
+        return self.grid.centers(len(probabilities)), probabilities
+
+    def outputs(self, video: VideoFeatures) -> Outputs:
+        """What the model says of each sub-step: a batch of one."""
+        if not np.isfinite(video.features).all():
+            row = int(np.argwhere(~np.isfinite(video.features))[0][0])
+            raise InputError(
+                f"features of {video.video_id}, row {row}", expected="finite values", found="NaN or infinity"
+            )
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        return run_model(self.model, on_clip_grid(video, self.projection), device)
+
+    def to(self, device: torch.device | str) -> "Localizer":
+        """Move the model to a device."""
+        self.model.to(device)
+        return self
+
+    def save(self, folder: str) -> None:
+        """Write the bundle; ``bundle.json`` comes last, so that a folder with one is whole."""
+        weights = {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
+        files.write_bytes(files.join(folder, MODEL_FILE), safetensors.torch.save(weights))
+        self.projection.save(folder)
+        files.write_bytes(files.join(folder, CARD), self._card().encode())
+        manifest = {"format": FORMAT, "name": self.name, "digest": self.digest, **self._decisive(), "about": self.about}
+        files.write_json(files.join(folder, MANIFEST), manifest)
+
+    @classmethod
+    def load(cls, folder: str, device: torch.device | str = "cpu") -> "Localizer":
+        """Read a bundle.
+
+        Raises:
+            InputError: a part is missing, damaged, of another format, or was changed since (digest).
+        """
+        where = files.join(folder, MANIFEST)
+        manifest = files.read_json(where)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = manifest.get("format", "no format") if isinstance(manifest, dict) else "no object"
+            raise InputError(where, expected=f"a bundle of format {FORMAT}", found=str(found))
+        try:
+            recipe = Recipe.model_validate(manifest["recipe"])
+            labels = LabelSet.from_dict(manifest["labels"])
+            spec = FeatureSpec.from_dict(manifest["spec"], where=where)
+            projection = Projection.load(folder)
+            projection.spec.require(spec, mine=files.join(folder, PROJECTION_FILE), others=where)
+            model = TemporalModel(recipe.model, projection.dim, len(labels))
+            model.load_state_dict(safetensors.torch.load(files.read_bytes(files.join(folder, MODEL_FILE))))
+        except (KeyError, ValidationError) as error:
+            raise InputError(where, expected="the fields of a bundle", found=str(error)) from None
+        except (SafetensorError, RuntimeError) as error:
+            message = str(error).splitlines()[0]
+            raise InputError(files.join(folder, MODEL_FILE), expected="this bundle's weights", found=message) from None
+        localizer = cls(manifest["name"], labels, projection, recipe, model.to(device).eval(), manifest["about"])
+        if localizer.digest != manifest["digest"]:
+            raise InputError(
+                where, expected=f"content of digest {manifest['digest'][:12]}", found=localizer.digest[:12]
+            )
+        return localizer
+
+    def _decisive(self) -> dict[str, Any]:
+        return {
+            "labels": self.labels.to_dict(),
+            "spec": self.spec.to_dict(),
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+
+    def _card(self) -> str:
+        facts = "\n".join(f"- **{name}**: {json.dumps(value)}" for name, value in self.about.items())
+        return (
+            f"# {self.name}\n\nA balletal bundle: finds {len(self.labels)} classes ({self.labels.name}) in features of "
+            f"spec {self.spec}.\n\nDigest {self.digest}\n\n{facts}\n"
+        )
+
+
+def on_clip_grid(video: VideoFeatures, projection: Projection) -> NDArray[np.float32]:
+    """Projected features, row k for clip k: (T, K) float32; clips that the video lacks are zero, the mean feature."""
+    clips = np.rint(video.start_s / projection.spec.stride_s).astype(np.int64)
+    rows = np.zeros((int(clips[-1]) + 1 if len(clips) else 0, projection.dim), dtype=np.float32)
+    rows[clips] = projection.transform(video.features)
+    return rows

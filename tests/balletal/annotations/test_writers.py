@@ -1,0 +1,155 @@
+"""What is written reads back the same."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balletal.annotations import (
+    Annotations,
+    read_annotations,
+    video_table,
+    write_activitynet,
+    write_csv,
+    write_results,
+    write_webvtt,
+)
+from balletal.annotations.formats import webvtt
+from balletal.errors import InputError
+from balletal.labels import LabelSet
+from balletal.segments import segment_table
+
+COARSE = LabelSet.load("annchor-coarse")
+
+
+@pytest.fixture
+def annotations():
+    segments = segment_table(["u", "u", "v"], [0.1 + 0.2, 5.0, 1.0], [2.0, 5.0, 1e-4], ["Courus", "GrandJete", "Other"])
+    videos = {
+        "u": {"duration": 57.76, "fps": 25.0, "subset": "training", "solo": True},
+        "v": {"subset": "testing"},
+        "empty": {"duration": 3.0},
+    }
+    return Annotations(segments, video_table(videos), segment_table("u", [1.0], [2.0], "Backwards"))
+
+
+def test_activitynet_round_trip(tmp_path, annotations):
+    path = str(tmp_path / "deep" / "gt.json")
+    write_activitynet(path, annotations, COARSE)
+    got = read_annotations(path)
+    pd.testing.assert_frame_equal(got.segments.drop(columns="label_id"), annotations.segments)
+    assert got.segments["label_id"].tolist() == [1, 4, pd.NA]
+    pd.testing.assert_frame_equal(got.videos, annotations.videos)
+    pd.testing.assert_frame_equal(got.tags, annotations.tags)
+    assert got.problems == []
+    # The ids that were read are written again without being told the set.
+    write_activitynet(path, got)
+    pd.testing.assert_frame_equal(read_annotations(path).segments, got.segments)
+
+
+def test_activitynet_form(tmp_path, annotations):
+    path = tmp_path / "gt.json"
+    write_activitynet(str(path), annotations, COARSE)
+    entry = json.loads(path.read_text())["database"]["u"]
+    assert entry["annotations"][1] == {
+        "label": "GrandJete",
+        "segment": [5.0, 5.0],
+        "segment(frames)": [125.0, 125.0],
+        "label_id": 4,
+    }
+    assert [tag["label"] for tag in entry["tags"]] == ["Backwards"]
+    assert {key: entry[key] for key in ("duration", "fps", "subset")} == {
+        "duration": 57.76,
+        "fps": 25.0,
+        "subset": "training",
+    }
+
+
+def test_results_round_trip(tmp_path):
+    path = tmp_path / "pred.json"
+    found = segment_table(["v", "u", "u"], [1.0, 2.0, 0.0], [2.0, 3.0, 1.0], "A", score=[0.5, 0.25, 0.75])
+    write_results(str(path), found, video_ids=["silent", "u"], external_data={"bundle": "abc"})
+    data = json.loads(path.read_text())
+    assert list(data["results"]) == ["silent", "u", "v"]
+    assert data["results"]["u"][0] == {"label": "A", "segment": [0.0, 1.0], "score": 0.75}
+    assert data["external_data"] == {"bundle": "abc"}
+    got = read_annotations(str(path))
+    order = ["video_id", "start"]
+    pd.testing.assert_frame_equal(
+        got.segments.sort_values(order, ignore_index=True), found.sort_values(order, ignore_index=True)
+    )
+    assert list(got.videos["video_id"]) == ["silent", "u", "v"]
+
+
+texts = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zs")), min_size=1).filter(lambda t: t != "Backwards")
+seconds = st.floats(-1e6, 1e6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(texts, seconds, seconds, texts), max_size=5))
+def test_csv_round_trip(tmp_path_factory, rows):
+    path = str(tmp_path_factory.getbasetemp() / "round-trip.csv")
+    rows = [(video, *rest) for video, *rest in rows if not video.lower().endswith((".mp4", ".mov", ".ts"))]
+    table = segment_table(*zip(*rows, strict=True)) if rows else segment_table()
+    write_csv(path, Annotations(table, video_table({})))
+    got = read_annotations(path)
+    assert got.problems == []
+    columns = ["video_id", "start", "end"]
+    expected = table.assign(label=table["label"].str.strip()).sort_values(columns, kind="stable", ignore_index=True)
+    pd.testing.assert_frame_equal(got.segments, expected)
+
+
+def test_csv_holds_tags_as_rows(tmp_path, annotations):
+    path = tmp_path / "x.csv"
+    write_csv(str(path), annotations)
+    assert path.read_text().splitlines()[0] == "video,start,end,label"
+    got = read_annotations(str(path))
+    pd.testing.assert_frame_equal(got.segments, annotations.segments)
+    pd.testing.assert_frame_equal(got.tags, annotations.tags)
+
+
+def test_subtitles():
+    table = segment_table("u", [3661.5, 1.0], [3662.0, 2.0004], ["a <b> & c", "A\nB"], score=[0.875, 0.5])
+    text, left_out = webvtt(table)
+    assert text == (
+        "WEBVTT\n\n1\n00:00:01.000 --> 00:00:02.000\nA B 50%\n\n"
+        "2\n01:01:01.500 --> 01:01:02.000\na &lt;b&gt; &amp; c 88%\n"
+    )
+    assert left_out == 0
+
+
+def test_what_cannot_be_a_subtitle_is_counted():
+    table = segment_table("u", [1.0, 2.0, -2.0, -1.0], [1.0, 1.5, -1.0, 1.0], "A")
+    text, left_out = webvtt(table)
+    assert left_out == 3
+    assert "00:00:00.000 --> 00:00:01.000" in text
+
+
+def test_subtitles_of_many_videos_are_a_folder(tmp_path, annotations):
+    assert write_webvtt(str(tmp_path / "out"), annotations) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["empty.vtt", "u.vtt", "v.vtt"]
+    assert (tmp_path / "out" / "u.vtt").read_text().count("-->") == 2
+    with pytest.raises(InputError, match="3 videos"):
+        write_webvtt(str(tmp_path / "one.vtt"), annotations)
+    write_webvtt(str(tmp_path / "one.vtt"), annotations.select(["u"]))
+    assert (tmp_path / "one.vtt").is_file()
+
+
+def test_a_video_id_cannot_lead_out_of_the_folder(tmp_path):
+    table = segment_table("../../a", [0.0], [1.0], "A")
+    annotations = Annotations(table, video_table({"../../a": {}}))
+    write_webvtt(str(tmp_path / "out"), annotations)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["..%2F..%2Fa.vtt"]
+
+
+def test_memory_file_system(annotations):
+    write_activitynet("memory://test-writers/gt.json", annotations)
+    assert len(read_annotations("memory://test-writers/gt.json").segments) == 3
+
+
+def test_selecting_keeps_the_problems(annotations):
+    chosen = dataclasses.replace(annotations, problems=["p"]).select(["v"])
+    assert (list(chosen.videos["video_id"]), len(chosen.tags), chosen.problems) == (["v"], 0, ["p"])

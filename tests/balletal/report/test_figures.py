@@ -1,0 +1,28 @@
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from balletal.report import figures
+from balletal.report.runs import read_results
+
+
+def test_figures_are_plain_svg_in_the_pages_colours(comparison) -> None:
+    runs = read_results(comparison(videos=2)).runs
+    labels = sorted(runs[0].metrics["detection"]["ap_by_class"])
+    for svg in (figures.map_curves(runs), figures.loss_curves(runs), figures.class_bars(runs, labels)):
+        root = ET.fromstring(svg)
+        assert root.get("aria-label")
+        assert all("style" not in element.attrib for element in root.iter())
+        assert "currentColor" in svg
+        assert "#010203" not in svg
+        texts = ["".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert {run.name for run in runs} <= set(texts)
+    assert svg == figures.class_bars(runs, labels)
+
+
+def test_values_at_a_threshold() -> None:
+    detection = {"tiou": [0.3, 0.1 + 0.4, 0.7], "map": [3, 2, 1], "ap_by_class": {"Courus": [0.3, 0.2, 0.1]}}
+    assert figures.at_tiou(detection, detection["map"], 0.5) == 2
+    assert figures.at_tiou(detection, detection["map"], 0.6) is None
+    assert figures.ap_at(detection, "Courus", 0.7) == pytest.approx(0.1)
+    assert figures.ap_at(detection, "Pirouette", 0.7) is None

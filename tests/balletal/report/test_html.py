@@ -1,0 +1,147 @@
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from balletal.errors import InputError
+from balletal.report.html import render
+from balletal.report.runs import read_results
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: dict[str, str] = {}
+        self._open: str | None = None
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open = (dict(attrs).get("type") or "") + tag if tag in ("script", "style") else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.raw[self._open] = self.raw.get(self._open, "") + data
+        else:
+            self.text += data
+
+
+def test_the_page_needs_nothing_from_outside_and_obeys_its_own_policy(comparison) -> None:
+    page = Page(render(read_results(comparison())))
+    for tag, attributes in page.tags:
+        assert "style" not in attributes, tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+        assert tag not in ("link", "img", "iframe", "object", "base")
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    for raw in (page.raw["modulescript"], page.raw["style"]):
+        digest = base64.b64encode(hashlib.sha256(raw.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+    assert "innerHTML" not in page.raw["modulescript"]
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
+def test_headline_and_the_papers_numbers(comparison) -> None:
+    folder = comparison()
+    page = Page(render(read_results(folder)))
+    text = re.sub(r"\s+", " ", page.text)
+    best = json.loads((folder / "runs/lstm-localize/metrics.json").read_text())
+    assert f"{100 * best['detection']['average_map']:.1f}" in text
+    assert "5.38 M" in text
+    paper = text[text.index("Printed in the paper") :]
+    assert "not results of these runs" in paper
+    for number in ("72.1", "68.4", "4805", "constant [1, 1]"):
+        assert number in paper
+    assert text.index("lstm-localize") < text.index("cnn-paper")
+
+
+def test_labels_cannot_become_markup(comparison) -> None:
+    folder = comparison(videos=3, runs=1)
+    run = folder / "runs" / "lstm-localize"
+    detections = pd.read_parquet(run / "detections.parquet")
+    detections["label"] = detections["label"].replace("Pirouette", HOSTILE)
+    detections.to_parquet(run / "detections.parquet")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["detection"]["ap_by_class"][HOSTILE] = [0.1] * 5
+    metrics["name"] = HOSTILE
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    html = render(read_results(folder))
+    assert HOSTILE not in html
+    page = Page(html)
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert HOSTILE in json.loads(page.raw["application/jsonscript"])["labels"]
+    assert HOSTILE in page.text
+
+
+def test_many_videos_stay_a_small_page(comparison) -> None:
+    results = read_results(comparison(videos=80, runs=4))
+    html = render(results)
+    assert len(html) < 1_000_000
+    assert len(render(results, videos=5)) < len(html) / 2
+
+
+def test_one_run_without_curves(comparison) -> None:
+    folder = comparison(videos=2, runs=1)
+    run = folder / "runs" / "lstm-localize"
+    (run / "losses.csv").unlink()
+    shutil.copy(folder / "ground_truth.json", run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    for key in ("frames", "boundaries", "losses", "parameters", "train_seconds"):
+        del metrics[key]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    results = read_results(run)
+    assert [r.name for r in results.runs] == ["lstm-localize"]
+    assert "lstm-localize" in render(results)
+
+
+def test_bad_folders_are_named(tmp_path: Path, comparison) -> None:
+    with pytest.raises(InputError, match="a train or compare directory"):
+        read_results(tmp_path)
+    folder = comparison(videos=2, runs=2)
+    metrics = folder / "runs" / "cnn-localize" / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"validation"', '"testing"'))
+    with pytest.raises(InputError, match="one subset, found testing, validation"):
+        read_results(folder)
+    (folder / "runs" / "lstm-localize" / "detections.parquet").unlink()
+    with pytest.raises(InputError, match=r"detections\.parquet"):
+        read_results(folder)
+
+
+def test_the_script_runs_in_a_browser(comparison, tmp_path: Path, require) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        require("no Chromium to run the report's script in")
+    page = tmp_path / "report.html"
+    results = read_results(comparison(videos=3, runs=2))
+    page.write_text(render(results), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'browser'}"]
+    done = subprocess.run(
+        [browser, *flags, "--window-size=1200,6000", "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.count('class="video"') == 3
+    assert done.stdout.count('aria-label="Track ground truth"') == 3
+    assert done.stdout.count('aria-label="ground truth: ') == len(results.ground_truth)

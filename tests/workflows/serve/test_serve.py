@@ -1,0 +1,90 @@
+import asyncio
+import socket
+from pathlib import Path
+
+import httpx
+import jsonschema
+import pytest
+import typer
+
+import schemas
+from balletal.errors import InputError, SpecMismatchError
+from balletal.synthetic.clips import Action, clip_frames, write_video
+from balletal.video.probe import probe
+from workflows.serve.backend import LocalBackend
+from workflows.serve.command import is_loopback, main, serving
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("video") / "step.mp4"
+    actions = [Action(None, 30, 0, 0, False), Action("TourEnLair", 25, 0, 0, False), Action(None, 20, 0, 0.3, False)]
+    write_video(path, clip_frames(actions, np.random.default_rng(0)))
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.ray
+def test_the_bundle_answers_over_http_as_it_does_here(tiny_bundle, ray_cluster, video: Path) -> None:
+    backend = LocalBackend(tiny_bundle.localizer, tiny_bundle.weights, "cpu")
+    here = asyncio.run(backend.localize(video, probe(str(video)), min_score=0.1, top_k=5)).segments
+    assert len(here) == 5
+    headers = {"Content-Type": "video/mp4"}
+    with serving(tiny_bundle.folder, port=free_port(), weights=tiny_bundle.weights) as url:
+        with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
+            assert client.get("/v2/health/ready").status_code == 200
+            answer = client.post("/v1/localize?min_score=0.1&top_k=5", content=video.read_bytes())
+            assert answer.status_code == 200, answer.text
+            result = answer.json()
+            jsonschema.Draft202012Validator(schemas.json_schema("result")).validate(result)
+            assert result["model"] == {"name": "tiny", "digest": tiny_bundle.localizer.digest}
+            assert [s["label"] for s in result["segments"]] == here["label"].tolist()
+            assert [s["start"] for s in result["segments"]] == pytest.approx(here["start"].tolist(), abs=1e-3)
+            assert [s["score"] for s in result["segments"]] == pytest.approx(here["score"].tolist(), abs=1e-4)
+            assert all(0 <= s["start"] < s["end"] <= result["video"]["duration"] for s in result["segments"])
+
+            # A file whose first picture decodes and whose rest is gone: the extractor's own words come back.
+            cut = video.read_bytes()
+            answer = client.post("/v1/localize", content=cut[: len(cut) // 2])
+            assert answer.status_code == 200
+            assert "Not all of the video could be decoded" in answer.json()["warnings"][0]
+            assert client.post("/v1/localize", content=b"text").json()["kind"] == "not-a-video"
+        with pytest.raises(InputError, match="a free port"):
+            with serving(tiny_bundle.folder, port=int(url.rsplit(":", 1)[1]), weights=tiny_bundle.weights):
+                pass
+
+
+def test_wrong_weights_are_refused_before_anything_starts(tiny_bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a file of weights"):
+        with serving(tiny_bundle.folder, port=free_port()):
+            pass
+    import safetensors.torch
+
+    other = safetensors.torch.load_file(tiny_bundle.weights)
+    first = next(iter(other))
+    other[first] = other[first] + 1
+    safetensors.torch.save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(SpecMismatchError, match=tiny_bundle.localizer.spec.weights):
+        with serving(tiny_bundle.folder, port=free_port(), weights=str(tmp_path / "other.safetensors")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [("127.0.0.1", True), ("127.0.0.9", True), ("::1", True), ("localhost", True)]
+    + [("0.0.0.0", False), ("::", False), ("192.168.1.4", False), ("example.org", False), ("", False)],
+)
+def test_what_is_loopback(host: str, inside: bool) -> None:
+    assert is_loopback(host) == inside
+
+
+def test_a_public_bind_needs_insecure() -> None:
+    with pytest.raises(typer.BadParameter, match="--insecure"):
+        main("bundle", host="0.0.0.0")

@@ -1,0 +1,33 @@
+"""Where Ray comes from."""
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from workflows.cluster import _short_folder, ray_session
+
+pytestmark = pytest.mark.ray
+
+
+def test_nested_sessions_use_the_open_one_and_leave_it_open(ray_cluster: None) -> None:
+    node = ray.get_runtime_context().get_node_id()
+    with ray_session(num_cpus=1), ray_session("10.255.255.1:6379"):
+        assert ray.get_runtime_context().get_node_id() == node
+        assert ray.get(ray.remote(lambda: 1 + 1).remote()) == 2
+    assert ray.is_initialized()
+
+
+def test_the_local_ray_is_private_and_tells_nobody(ray_cluster: None) -> None:
+    assert ray.cluster_resources()["CPU"] == 2
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert not (Path.home() / ".ray" / "auth_token").exists()
+    folder = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert folder.parent.name.startswith("balletal-")
+    assert max(len(str(path)) for path in (folder / "sockets").iterdir()) < 100
+
+
+def test_folder_follows_ray_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert _short_folder().parent == tmp_path

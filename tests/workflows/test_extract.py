@@ -1,0 +1,218 @@
+"""Extraction: from tiny videos to the store, through failures, changes and a killed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import workflows.extract
+from balletal.backbones.spec import FeatureSpec
+from balletal.errors import InputError
+from balletal.features.extractor import Extractor
+from balletal.features.store import FeatureStore
+from balletal.video.decode import read_frames
+from workflows.cli import build
+from workflows.extract import Share, extract, share
+from workflows.sources import list_sources
+
+MakeVideo = Callable[..., Path]
+
+
+def no_ray(*_: object) -> None:
+    raise AssertionError("Ray was started for nothing")
+
+
+def keys(store: FeatureStore) -> list[tuple[str, int, int]]:
+    """(video_id, segment, clip) of every row, as any reader of Parquet sees them."""
+    table = pd.concat([pd.read_parquet(uri, columns=["video_id", "segment", "clip"]) for uri in store.files()])
+    return sorted(zip(table["video_id"], table["segment"], table["clip"], strict=True))
+
+
+@pytest.mark.ray
+def test_extracts_every_good_video_once(
+    tmp_path: Path,
+    make_video: MakeVideo,
+    spec: FeatureSpec,
+    weights: str,
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    videos, uri = tmp_path / "videos", str(tmp_path / "store")
+    make_video(videos / "a.mp4", 2.0, seed=1)
+    make_video(videos / "more" / "b.mkv", 1.5, fps=30, seed=2)
+    make_video(videos / "short.mp4", 0.4, seed=3)
+    (videos / "broken.mp4").write_bytes(b"no video")
+    (videos / "notes.txt").write_text("no video either")
+    first = extract(str(videos), uri, spec=spec, weights=weights)
+    assert (first["videos"], first["videos_failed"]) == (4, 1)
+    assert first["segments"] == {"total": 3, "done": 3, "skipped": 0, "failed": 0}
+    store = FeatureStore.open(uri)
+    assert keys(store) == [("a", 0, 0), ("a", 0, 1), ("a", 0, 2), ("b", 0, 0), ("b", 0, 1), ("short", 0, 0)]
+    expected = Extractor(spec, weights).extract(read_frames(str(videos / "a.mp4"), 25, 0, 50).pixels)
+    np.testing.assert_allclose(store.read("a").features, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(store.read("a").start_s, [0, 0.64, 1.28])
+    table = store.videos().set_index("video_id")
+    assert sorted(table.index) == ["a", "b", "short"]
+    assert table.loc["b", "uri"] == str(videos / "more" / "b.mkv")
+    assert table.loc["b", "duration"] == pytest.approx(1.5, abs=0.01)
+    errors = store.errors()
+    assert list(errors[["video_id", "segment", "stage", "type"]].iloc[0]) == ["broken", -1, "probe", "not-a-video"]
+
+    with monkeypatch.context() as patch:  # a second run has nothing to do, and starts nothing for it
+        patch.setattr(workflows.extract, "ray_session", no_ray)
+        again = extract(str(videos), uri, spec=spec, weights=weights)
+    assert again["segments"] == {"total": 3, "done": 0, "skipped": 3, "failed": 0}
+    assert (again["videos_failed"], again["rows"]) == (1, 0)
+
+    make_video(videos / "broken.mp4", 1.0, seed=4)  # mended
+    make_video(videos / "a.mp4", 1.0, seed=5)  # replaced: nothing of the old one may stay
+    third = extract(str(videos), uri, spec=spec, weights=weights)
+    assert third["segments"] == {"total": 4, "done": 2, "skipped": 2, "failed": 0}
+    assert third["videos_failed"] == 0
+    assert store.errors().empty
+    assert keys(store) == [("a", 0, 0), ("b", 0, 0), ("b", 0, 1), ("broken", 0, 0), ("short", 0, 0)]
+
+
+@pytest.mark.ray
+def test_cuts_change_no_value_and_a_damaged_video_keeps_what_decodes(
+    tmp_path: Path,
+    make_video: MakeVideo,
+    spec: FeatureSpec,
+    weights: str,
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workflows.extract, "FRAMES_PER_UNIT", 40)  # two clips a unit
+    spec = spec.replace(stride=12)
+    videos, uri = tmp_path / "videos", str(tmp_path / "store")
+    whole = make_video(videos / "whole.mp4", 4.0)
+    content = whole.read_bytes()
+    (videos / "cut.mp4").write_bytes(content[: int(len(content) * 0.6)])
+    summary = extract(str(videos), uri, spec=spec, weights=weights)
+    store = FeatureStore.open(uri)
+    clips = (100 - 16) // 12 + 1
+    assert summary["segments"]["total"] == 2 * -(-clips // 3)
+    expected = Extractor(spec, weights).extract(read_frames(str(whole), 25, 0, 100).pixels)
+    assert len(expected) == clips
+    np.testing.assert_allclose(store.read("whole").features, expected, rtol=1e-4, atol=1e-5)
+    kept = store.read("cut")
+    assert 0 < len(kept.features) < clips
+    np.testing.assert_allclose(kept.features, expected[: len(kept.features)], rtol=1e-4, atol=1e-5)
+    errors = store.errors()
+    assert set(errors["video_id"]) == {"cut"}
+    assert set(errors["stage"]) == {"decode"}
+    assert set(errors["type"]) <= {"truncated", "corrupt"}
+    assert summary["videos_failed"] == 1
+    assert summary["segments"]["failed"] > 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflows.extract, "ray_session", no_ray)
+        again = extract(str(videos), uri, spec=spec, weights=weights)
+    assert again["segments"] == summary["segments"] | {"done": 0, "skipped": summary["segments"]["done"]}
+
+
+@pytest.mark.ray
+def test_a_killed_run_resumes_without_a_duplicate_or_missing_row(
+    tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec, weights: str, ray_cluster: None
+) -> None:
+    videos, uri = tmp_path / "videos", str(tmp_path / "store")
+    for i in range(12):
+        make_video(videos / f"v{i:02d}.mp4", 2.0, seed=i)
+    store = FeatureStore.create(uri, spec)
+    command = [sys.executable, "-m", "workflows.extract", "--videos", str(videos), "--store", uri]
+    command += ["--backbone", "i3d-rgb", "--weights", weights, "--stride", "16"]
+    scratch = tmp_path.parent / "r"
+    scratch.mkdir()
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | {"RAY_TMPDIR": str(scratch)}, start_new_session=True
+        )
+    until(lambda: store.units(), driver, tmp_path / "log")
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    until(lambda: not _processes(str(scratch)))  # Ray's own processes end with their driver
+    before = {file.name: file.read_bytes() for file in Path(uri).rglob("v*.parquet")}
+    assert 0 < len(before) < 12
+
+    summary = extract(str(videos), uri, spec=spec, weights=weights)
+    assert summary["segments"] == {"total": 12, "done": 12 - len(before), "skipped": len(before), "failed": 0}
+    assert keys(store) == [(f"v{i:02d}", 0, clip) for i in range(12) for clip in range(3)]
+    assert all(file.read_bytes() == before[file.name] for file in Path(uri).rglob("v*.parquet") if file.name in before)
+    assert len(store.videos()) == 12
+
+
+def until(
+    condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None, log: Path | None = None
+) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert process is None or process.poll() is None, log.read_text() if log else "ended"
+        assert time.monotonic() < deadline, log.read_text() if log else "took too long"
+        time.sleep(0.05)
+
+
+def _processes(marker: str) -> list[str]:
+    """Command lines that name ``marker``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if marker in line:
+            found.append(line)
+    return found
+
+
+def test_two_videos_of_one_name_need_their_path(tmp_path: Path, make_video: MakeVideo, weights: str) -> None:
+    for folder in ("one", "two"):
+        make_video(tmp_path / "videos" / folder / "same.mp4", 0.2)
+    command = ["extract", "--videos", str(tmp_path / "videos"), "--store", str(tmp_path / "store")]
+    result = CliRunner().invoke(build(), [*command, "--backbone", "i3d-rgb", "--weights", weights])
+    assert result.exit_code == 2
+    assert "--video-id path" in result.output
+    sources = list_sources(str(tmp_path / "videos"), (".mp4",), video_ids="path")
+    assert [source.video_id for source in sources] == ["one/same.mp4", "two/same.mp4"]
+
+
+def test_a_video_id_that_belongs_to_another_file_is_an_error(
+    tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec
+) -> None:
+    store = FeatureStore.create(str(tmp_path / "store"), spec)
+    store.write_videos([{"video_id": "a", "uri": "/elsewhere/a.mp4", "version": "1"}])
+    make_video(tmp_path / "videos" / "a.mp4", 0.2)
+    with pytest.raises(InputError, match=r"video 'a' in store .*/elsewhere/a\.mp4"):
+        extract(str(tmp_path / "videos"), store.uri, spec=spec)
+
+
+def test_no_videos_are_an_error(tmp_path: Path, spec: FeatureSpec) -> None:
+    with pytest.raises(InputError, match="nothing there"):
+        extract(str(tmp_path / "nowhere"), str(tmp_path / "store"), spec=spec)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"files ending in \.mp4, .* found none"):
+        extract(str(tmp_path / "empty"), str(tmp_path / "store"), spec=spec)
+    with pytest.raises(InputError, match="1 to 180 bytes"):
+        (tmp_path / "empty" / f"{'x' * 190}.mp4").write_bytes(b"")
+        extract(str(tmp_path / "empty"), str(tmp_path / "store"), spec=spec)
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64])
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_stages_fit_into_any_cluster_and_never_fuse(cpus: int, nodes: int) -> None:
+    stages = share(cpus * nodes, cpus, 0)
+    assert stages.decode_cpus != stages.actor_cpus
+    assert stages.actor_cpus + stages.decode_cpus <= cpus
+    assert stages.actors * stages.actor_cpus + stages.decode_cpus <= cpus * nodes
+    assert stages.actors >= 1
+
+
+def test_with_gpus_there_is_an_actor_for_each() -> None:
+    assert share(16, 8, 2) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=1, actors=2)

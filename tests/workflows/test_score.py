@@ -1,0 +1,139 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from balletal.annotations import read_annotations
+from balletal.errors import InputError, SpecMismatchError
+from balletal.features.store import FeatureStore
+from balletal.synthetic.clips import write_clips
+from schemas import arrow
+from workflows.score import main, open_store, score
+
+
+def fill(store: FeatureStore, videos: int, seed: int = 0) -> None:
+    random = np.random.default_rng(seed)
+    for i in range(videos):
+        store.write_unit(f"v{i:02d}", 0, 0, random.normal(0, 1, (6 + i, store.spec.dim)))
+        store.write_unit(f"v{i:02d}", 1, 6 + i, random.normal(0, 1, (3, store.spec.dim)))
+
+
+def spoil(store: FeatureStore, video_id: str) -> None:
+    """Put a NaN where the store's own writer would refuse one."""
+    uri = store.files([video_id])[0]
+    table = pq.read_table(io.BytesIO(Path(uri).read_bytes()))
+    values = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False).copy()
+    values[5] = np.nan
+    kind = table.schema.field("feature").type
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values, kind.value_type), type=kind)
+    at = table.schema.get_field_index("feature")
+    pq.write_table(table.set_column(at, table.schema.field(at), column), uri)
+
+
+@pytest.mark.ray
+def test_a_store_with_a_bad_video(tiny_bundle, ray_cluster, tmp_path: Path) -> None:
+    localizer = tiny_bundle.localizer
+    store = FeatureStore.create(str(tmp_path / "store"), localizer.spec)
+    fill(store, 20)
+    spoil(store, "v07")
+    out = tmp_path / "out"
+    summary = score(tiny_bundle.folder, str(out), store=store.uri)
+    assert (summary["videos"], summary["videos_failed"]) == (20, 1)
+
+    table = pq.read_table(out / "detections.parquet")
+    assert table.schema.equals(arrow.DETECTIONS)
+    assert table.schema.metadata[b"bundle"].decode() == localizer.digest
+    found = table.to_pandas()
+    assert set(found["bundle"]) == {localizer.digest}
+    assert summary["detections"] == len(found) > 0
+    # The same as one after the other in this process, with the store's own order of videos.
+    expected = pd.concat(
+        [localizer.localize(video) for video in store.iter_videos([v for v in store.video_ids() if v != "v07"])],
+        ignore_index=True,
+    )
+    assert found["video_id"].tolist() == expected["video_id"].tolist()
+    assert found["label"].tolist() == expected["label"].tolist()
+    np.testing.assert_allclose(found[["start", "end"]], expected[["start", "end"]], atol=1e-4)
+    np.testing.assert_allclose(found["score"], expected["score"], atol=1e-5)
+
+    errors = pq.read_table(out / "errors.parquet")
+    assert errors.schema.equals(arrow.ERRORS)
+    [row] = errors.to_pylist()
+    assert (row["stage"], row["type"], row["segment"]) == ("localize", "InputError", -1)
+    assert "features of v07, clip 0: expected finite values, found nan" in row["message"]
+
+    results = read_annotations(str(out / "detections.json"))
+    assert len(results.segments) == len(found)
+    assert "v07" not in set(results.videos["video_id"])
+    assert len(results.videos) == 19
+    assert json.loads((out / "run.json").read_text()) == summary
+
+    # Mended, and with limits: the error is gone.
+    fill(store, 20)
+    summary = score(tiny_bundle.folder, str(out), store=store.uri, top_k=3, min_score=0.05)
+    assert summary["videos_failed"] == 0
+    assert not (out / "errors.parquet").exists()
+    limited = pd.read_parquet(out / "detections.parquet")
+    assert limited.groupby("video_id").size().max() <= 3
+    assert limited["score"].min() >= 0.05
+
+
+@pytest.mark.ray
+def test_videos_go_through_extraction_and_resume(tiny_bundle, ray_cluster, tmp_path: Path) -> None:
+    write_clips(str(tmp_path / "clips"), videos=3, seconds=3, seed=1)
+    videos = tmp_path / "clips" / "videos"
+    (videos / "broken.mp4").write_bytes(b"no video")
+    out = tmp_path / "out"
+    options = {"videos": str(videos), "weights": tiny_bundle.weights}
+    with pytest.raises(typer.Exit) as stopped:
+        main(bundle=tiny_bundle.folder, out=str(out), **options)  # type: ignore[arg-type]
+    assert stopped.value.exit_code == 3
+    summary = json.loads((out / "run.json").read_text())
+    assert (summary["videos"], summary["videos_failed"]) == (4, 1)
+    [row] = pq.read_table(out / "errors.parquet").to_pylist()
+    assert (row["stage"], row["type"]) == ("probe", "not-a-video")
+
+    store = FeatureStore.open(str(out / "store"))
+    assert store.video_ids() == ["clip000", "clip001", "clip002"]
+    times = {uri: Path(uri).stat().st_mtime_ns for uri in store.files()}
+    found = pd.read_parquet(out / "detections.parquet")
+    assert set(found["video_id"]) == set(store.video_ids())
+    assert (found["end"] <= 3.0).all()
+
+    (videos / "broken.mp4").unlink()
+    again = score(tiny_bundle.folder, str(out), **options)
+    assert again["videos_failed"] == 0
+    assert {uri: Path(uri).stat().st_mtime_ns for uri in store.files()} == times
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "detections.parquet"), found)
+
+
+def test_features_of_another_spec_are_refused(tiny_bundle, tmp_path: Path) -> None:
+    spec = tiny_bundle.localizer.spec
+    uri = str(tmp_path / "store")
+    with pytest.raises(InputError, match="a feature store"):
+        open_store(uri, spec, "the bundle")
+    FeatureStore.create(uri, spec.replace(stride=4))
+    with pytest.raises(SpecMismatchError) as one:
+        score(tiny_bundle.folder, str(tmp_path / "out"), store=uri)
+    assert spec.spec_id in str(one.value)
+    assert spec.replace(stride=4).spec_id in str(one.value)
+    assert "stride: 8 against 4" in str(one.value)
+    FeatureStore.create(uri, spec.replace(fps=30.0))
+    with pytest.raises(SpecMismatchError) as several:
+        open_store(uri, spec, "the bundle")
+    for other in (spec, spec.replace(stride=4), spec.replace(fps=30.0)):
+        assert other.spec_id in str(several.value)
+    FeatureStore.create(uri, spec)
+    assert open_store(uri, spec, "the bundle").spec == spec
+
+
+@pytest.mark.parametrize("given", [{}, {"videos": "a", "store": "b"}])
+def test_videos_or_a_store(tiny_bundle, tmp_path: Path, given: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="videos or a store"):
+        score(tiny_bundle.folder, str(tmp_path), **given)  # type: ignore[arg-type]

@@ -1,0 +1,78 @@
+"""Where a workflow's Ray comes from: an open session, a cluster that was named, or a private local one."""
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+
+@contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Ray for the length of a ``with`` block.
+
+    A session that is already open in this process is used as it is, and left open. Otherwise ``address`` (or the
+    environment's ``RAY_ADDRESS``, which ``ray job submit`` sets) names a cluster to join. Otherwise a local Ray of
+    this process alone is started and stopped again: it has its own folder and its own token, never joins a cluster
+    that happens to run on this machine, and sends no usage report.
+
+    Args:
+        address: such as ``auto``, ``10.0.0.1:6379`` or ``ray://10.0.0.1:10001``.
+        num_cpus: CPUs of a private local Ray; None takes what the machine has.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _quiet()
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address != "local":
+        ray.init(address=address, logging_level=logging.WARNING)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+
+    folder = _short_folder()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # It watches for nodes that a cloud takes away: none here, and it logs an error about itself.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        # Without a token of our own, Ray writes one into the home folder, which may be shared or read-only. It is
+        # kept for the life of the process because Ray reads it once.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            logging_level=logging.ERROR,  # the warning that token authentication is on says nothing to a user
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
+            _temp_dir=str(folder),
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> Path:
+    """A new folder for Ray's session: its sockets lie below it, and a socket's path has at most 107 characters."""
+    base = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
+    return Path(tempfile.mkdtemp(prefix="balletal-", dir=base))
+
+
+def _quiet() -> None:
+    """Keep what Ray Data and Ray Train print about themselves out of a command's own lines."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,105 @@
+"""How good detections are against ground truth: mAP, AR@AN. `python -m workflows.evaluate`."""
+
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from balletal.annotations import Annotations, read_annotations
+from balletal.errors import InputError
+from balletal.labels import LabelSet
+from balletal.metrics import boundary_errors, evaluate_detections
+from workflows.console import print_json, run, say
+
+
+def evaluate(
+    ground_truth: str, detections: str, tiou: list[float], subset: str | None = None, labels: str | None = None
+) -> dict:
+    """`evaluate_detections` of two files, with ``boundaries``.
+
+    Args:
+        subset: the videos whose ground truth counts. Detections in other videos are false positives.
+        labels: label set by name; finer names become its own.
+
+    Raises:
+        InputError: files that cannot be read, no such subset, detections without scores, unknown labels.
+    """
+    label_set = LabelSet.load(labels) if labels else None
+    truth, found = read_annotations(ground_truth, label_set), read_annotations(detections, label_set)
+    for name, annotations in ((ground_truth, truth), (detections, found)):
+        _tell_problems(name, annotations)
+    if "score" not in found.segments:
+        raise InputError(detections, expected="detections with scores", found="segments without")
+    chosen = truth.select(subset=subset) if subset else truth
+    result = evaluate_detections(chosen.segments, found.segments, tiou, labels=set(truth.segments["label"]))
+    return result | {"subset": subset, "boundaries": boundary_errors(chosen.segments, found.segments)}
+
+
+def _tell_problems(name: str, annotations: Annotations) -> None:
+    if annotations.problems:
+        first = annotations.problems[0]
+        say(f"{name}: {len(annotations.problems)} rows left out, the first: row {first.row}, {first.message}")
+
+
+def parse_tiou(text: str) -> list[float]:
+    """Thresholds from ``start:stop:step``, the stop included, or from ``a,b,c``.
+
+    >>> parse_tiou("0.3:0.7:0.1")
+    [0.3, 0.4, 0.5, 0.6, 0.7]
+    """
+    try:
+        values = [float(part) for part in text.replace(":", ",").split(",")]
+        if ":" in text:
+            start, stop, step = values
+            # Rounded, so that 0.6 is 0.6 and not 0.6000000000000001.
+            values = [round(start + i * step, 9) for i in range(int(np.floor((stop - start) / step + 1e-6)) + 1)]
+    except (ValueError, ZeroDivisionError, OverflowError):
+        values = []
+    if not values or not all(0 < value <= 1 for value in values):
+        raise typer.BadParameter(f"{text!r} is not start:stop:step or a list of values in (0, 1]")
+    return values
+
+
+def main(
+    ground_truth: Annotated[str, typer.Option(help="Annotations: any format that `annotations` reads.")],
+    detections: Annotated[str, typer.Option(help="ActivityNet results JSON, detections.parquet, or CSV with score.")],
+    subset: Annotated[str | None, typer.Option(help="Only this subset's ground truth, such as validation.")] = None,
+    tiou: Annotated[str, typer.Option(help="Thresholds start:stop:step, the stop included.")] = "0.3:0.7:0.1",
+    labels: Annotated[str | None, typer.Option(help="Label set; finer names become its own.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Average precision by class and tIoU, average recall, its area, and boundary errors."""
+    result = evaluate(ground_truth, detections, parse_tiou(tiou), subset, labels)
+    if json:
+        print_json(result)
+        return
+    # Narrow enough that the ten thresholds of ActivityNet fit into 80 columns.
+    table = Table("AP %", box=box.SIMPLE, padding=0)
+    for threshold in result["tiou"]:
+        table.add_column(f"{threshold:g}", justify="right")
+    table.add_column("mean", justify="right")
+    rows = sorted(result["ap_by_class"].items(), key=lambda row: -np.mean(row[1]))
+    for name, values in rows:
+        table.add_row(name, *(f"{100 * value:.1f}" for value in (*values, np.mean(values))))
+    table.add_section()
+    table.add_row("[bold]mAP[/]", *(f"{100 * value:.1f}" for value in (*result["map"], result["average_map"])))
+    console = Console(highlight=False)
+    console.print(table)
+    recall = ", ".join(f"AR@{n} {100 * value:.1f}" for n, value in result["ar"].items())
+    console.print(f"{recall}, AUC {result['auc']:.1f} (of 99)")
+    errors = result["boundaries"]
+    if errors["matched"]:
+        start, end = errors["start_median_s"], errors["end_median_s"]
+        console.print(
+            f"median boundary error: start {start:.3f} s, end {end:.3f} s ({errors['matched']} pairs, tIoU 0.5)"
+        )
+    console.print(f"{result['detections']} detections, {result['segments']} segments in {result['videos']} videos")
+    if result["without_ground_truth"]:
+        console.print(f"detected but not in this ground truth: {result['without_ground_truth']}", markup=False)
+
+
+if __name__ == "__main__":
+    run(main)

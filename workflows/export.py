@@ -1,0 +1,45 @@
+"""Detections for other programs: ActivityNet JSON, CSV, WebVTT subtitles. `python -m workflows.export`."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import typer
+
+from balletal.annotations import Annotations, read_annotations
+from balletal.errors import InputError
+from workflows.annotations import write
+from workflows.console import run, say
+
+Format = Literal["json", "csv", "vtt"]
+
+
+def export(detections: str, to: Format, out: str, min_score: float = 0.0) -> Annotations:
+    """Write detections of at least ``min_score`` as ``to``; returns what was written.
+
+    Raises:
+        InputError: not a file of detections.
+    """
+    found = read_annotations(detections)
+    for problem in found.problems:
+        say(f"left out: {problem.where}:{problem.row} {problem.kind}: {problem.message}")
+    if "score" not in found.segments:
+        raise InputError(detections, expected="detections with scores", found="segments (see annotations convert)")
+    kept = found.segments[~(found.segments["score"] < min_score)].reset_index(drop=True)
+    found = dataclasses.replace(found, segments=kept)
+    write(found, "activitynet" if to == "json" else to, out)
+    return found
+
+
+def main(
+    detections: Annotated[str, typer.Argument(metavar="DETECTIONS", help="detections.parquet or ActivityNet JSON.")],
+    to: Annotated[Format, typer.Option(help="ActivityNet JSON, CSV or WebVTT subtitles.")],
+    out: Annotated[str, typer.Option(help="File to write; for vtt of several videos a folder.")],
+    min_score: Annotated[float, typer.Option(help="Leave out detections below this score.")] = 0.0,
+) -> None:
+    """Write detections as JSON, CSV or WebVTT."""
+    written = export(detections, to, out, min_score)
+    say(f"{len(written.segments)} detections of {len(written.videos)} videos -> {out}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,266 @@
+"""Score videos, or a feature store, with a bundle: detections for every video.
+
+videos -> (workflows.extract) -> store -> video ids -> localizer actors -> detections.parquet, detections.json
+"""
+
+import io
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import torch
+import typer
+from ray.data import ActorPoolStrategy
+
+from balletal import files
+from balletal.backbones.spec import FeatureSpec
+from balletal.errors import InputError, SpecMismatchError
+from balletal.features.store import WHOLE_VIDEO, FeatureStore, VideoFeatures
+from balletal.segments import DETECTION_COLUMNS, segment_table
+from balletal.tal.localizer import Localizer
+from balletal.video.probe import VIDEO_SUFFIXES
+from schemas import arrow
+from workflows.cluster import ray_session
+from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
+from workflows.extract import extract
+from workflows.sources import VideoIds, list_sources
+from workflows.tables import write_detections
+
+VIDEOS_PER_TASK = 16
+
+
+def score(
+    bundle: str,
+    out: str,
+    *,
+    videos: str | None = None,
+    store: str | None = None,
+    min_score: float = 0.0,
+    top_k: int | None = None,
+    weights: str | None = None,
+    video_ids: VideoIds = "stem",
+    address: str | None = None,
+) -> dict[str, Any]:
+    """Find steps in ``videos``, or in the videos of ``store``, and write the results into ``out``.
+
+    Videos go through :func:`workflows.extract.extract` into ``<out>/store`` first, so that a second run extracts only
+    what is missing. Written: ``detections.parquet`` (schemas.arrow.DETECTIONS), ``detections.json`` (ActivityNet
+    results), ``run.json``, and ``errors.parquet`` (schemas.arrow.ERRORS) when a video failed.
+
+    Args:
+        bundle: readable on every node, like the store.
+        min_score, top_k: of a video's detections, those of at least this score, and at most so many.
+        weights: of the backbone, where they are not its own.
+
+    Returns:
+        What ``run.json`` holds.
+
+    Raises:
+        InputError: no bundle, no store, no video.
+        SpecMismatchError: the store holds features of other specs than the bundle's; both are named.
+    """
+    if (videos is None) == (store is None):
+        raise InputError("score", expected="videos or a store", found="both" if videos else "neither")
+    started = time.monotonic()
+    localizer = Localizer.load(bundle)
+    with ray_session(address):
+        if videos is not None:
+            store = files.join(out, "store")
+            extract(videos, store, spec=localizer.spec, weights=weights, video_ids=video_ids, address=address)
+            opened = FeatureStore.open(store, localizer.spec.spec_id)
+            wanted = {source.video_id for source in list_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)}
+            chosen = [video for video in opened.video_ids() if video in wanted]
+            errors = opened.errors()
+            errors = errors[errors["video_id"].isin(wanted)]
+        else:
+            opened = open_store(str(store), localizer.spec, bundle)
+            chosen, errors = opened.video_ids(), opened.errors()[:0]
+        say(f"{len(chosen)} videos, {localizer.name} ({localizer.digest[:12]})")
+        known = opened.videos()
+        detections, failures = _localize_all(files.absolute(bundle), opened, chosen, known, min_score, top_k)
+
+    errors = pd.concat([errors, _error_rows(failures, known, opened.uri)], ignore_index=True)
+    failed = {*errors["video_id"]}
+    write_detections(out, detections, localizer, [video for video in chosen if video not in {f[0] for f in failures}])
+    _write_errors(out, errors)
+    summary = {
+        "bundle": {"uri": bundle, "name": localizer.name, "digest": localizer.digest},
+        "spec": localizer.spec.spec_id,
+        "store": opened.uri,
+        "videos": len({*chosen, *failed}),
+        "videos_failed": len(failed),
+        "detections": len(detections),
+        "min_score": min_score,
+        "top_k": top_k,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    files.write_json(files.join(out, "run.json"), summary)
+    return summary
+
+
+def open_store(uri: str, spec: FeatureSpec, bundle: str) -> FeatureStore:
+    """The store's features of the bundle's spec.
+
+    Raises:
+        SpecMismatchError: it holds only others.
+    """
+    try:
+        return FeatureStore.open(uri, spec.spec_id)
+    except InputError:
+        pass
+    try:
+        other = FeatureStore.open(uri)  # raises what is wrong when there is no store at all
+    except InputError as error:
+        if "spec_id" in error.found or "; " in error.found:
+            raise SpecMismatchError(
+                f"bundle {bundle} has feature spec {spec}, but store {uri} has {error.found}"
+            ) from None
+        raise
+    spec.require(other.spec, mine=f"bundle {bundle}", others=f"store {uri}")
+    return other
+
+
+def _localize_all(
+    bundle: str,
+    store: FeatureStore,
+    video_ids: list[str],
+    known: pd.DataFrame,
+    min_score: float,
+    top_k: int | None,
+) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
+    """Detections of all videos by video id; and (video_id, type, message) of those that failed."""
+    if not video_ids:
+        return segment_table(score=()), []
+    durations = dict(zip(known["video_id"], known["duration"], strict=True))
+    rows = [{"video_id": video, "duration": float(durations.get(video, np.nan))} for video in video_ids]
+    tasks = -(-len(rows) // VIDEOS_PER_TASK)
+    results = (
+        ray.data.from_items(rows, override_num_blocks=tasks)
+        .map_batches(
+            _Localize,
+            fn_constructor_args=(bundle, store, min_score, top_k),
+            batch_size=VIDEOS_PER_TASK,
+            compute=ActorPoolStrategy(min_size=1, max_size=min(tasks, max(1, int(ray.cluster_resources()["CPU"]) - 1))),
+            num_cpus=1,
+        )
+        .iter_batches(batch_size=None, batch_format="pyarrow")
+    )
+    # Stable: within a video the localizer's order stays.
+    table = pa.concat_tables([_ROWS.empty_table(), *results]).to_pandas()
+    table = table.sort_values("video_id", kind="stable", ignore_index=True)
+    bad = table["error"].notna()
+    failures = [(row.video_id, row.error, row.message) for row in table[bad].itertuples()]
+    return table.loc[~bad, list(DETECTION_COLUMNS)].reset_index(drop=True), failures
+
+
+# What a localizing task gives: detections, and one row for each video that failed.
+_ROWS = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("video_id", "label", "error", "message")),
+        *(pa.field(name, pa.float64()) for name in ("start", "end", "score")),
+    ]
+)
+
+
+class _Localize:
+    """The model, in an actor. A video that cannot be localized gives one row that says why."""
+
+    def __init__(self, bundle: str, store: FeatureStore, min_score: float, top_k: int | None) -> None:
+        torch.set_num_threads(1)
+        self.localizer = Localizer.load(bundle)
+        self.store = store
+        self.options: dict[str, Any] = {"min_score": min_score, "top_k": top_k}
+
+    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+        durations = dict(zip(batch["video_id"], batch["duration"], strict=True))
+        rows: list[dict[str, Any]] = []
+        for video_id, video in _read(self.store, list(batch["video_id"])):
+            try:
+                if isinstance(video, Exception):
+                    raise video
+                known = None if np.isnan(durations[video_id]) else float(durations[video_id])
+                rows += self.localizer.localize(video, duration=known, **self.options).to_dict("records")
+            except Exception as error:  # whatever a video does, the others go on
+                rows.append({"video_id": video_id, "error": type(error).__name__, "message": str(error)})
+        return pa.Table.from_pylist(rows, schema=_ROWS)
+
+
+def _read(store: FeatureStore, video_ids: list[str]) -> Iterator[tuple[str, VideoFeatures | Exception]]:
+    """Read ahead, and begin again behind a video that cannot be read."""
+    at = 0
+    while at < len(video_ids):
+        try:
+            for video in store.iter_videos(video_ids[at:]):
+                yield video_ids[at], video
+                at += 1
+        except InputError as error:
+            yield video_ids[at], error
+            at += 1
+
+
+def _error_rows(failures: list[tuple[str, str, str]], known: pd.DataFrame, store_uri: str) -> pd.DataFrame:
+    sources = known.drop_duplicates("video_id", keep="last").set_index("video_id")
+    rows = []
+    for video_id, kind, message in failures:
+        about = sources.loc[video_id] if video_id in sources.index else {"uri": store_uri, "version": ""}
+        place = {"uri": about["uri"], "version": about["version"], "segment": WHOLE_VIDEO, "stage": "localize"}
+        rows.append({"video_id": video_id, **place, "type": kind, "message": message})
+    return pd.DataFrame(rows, columns=["video_id", *arrow.ERRORS.names])
+
+
+def _write_errors(out: str, errors: pd.DataFrame) -> None:
+    """Write `errors.parquet`, or remove the one of an earlier run."""
+    uri = files.join(out, "errors.parquet")
+    if len(errors):
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pandas(errors[arrow.ERRORS.names], arrow.ERRORS, preserve_index=False), sink)
+        files.write_bytes(uri, sink.getvalue())
+    elif files.exists(uri):
+        fs, path = files.filesystem(uri)
+        fs.rm_file(path)
+
+
+def main(
+    bundle: Annotated[str, typer.Option(help="Bundle: a folder or URI that `balletal train` wrote.")],
+    out: Annotated[str, typer.Option(help="Folder or URI for the results.")],
+    videos: Annotated[str | None, typer.Option(help="Folder of videos, one video, or a URI of either.")] = None,
+    store: Annotated[str | None, typer.Option(help="Feature store, instead of videos.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="At most so many detections a video.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Backbone weights: a name or a file.", show_default="own")] = None,
+    video_id: Annotated[
+        VideoIds, typer.Option(help="Call videos by file name without suffix, or by path below --videos.")
+    ] = "stem",
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: a private local one.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Find steps in videos, or in features, with a bundle."""
+    if (videos is None) == (store is None):
+        raise typer.BadParameter("give one of --videos and --store", param_hint="--videos")
+    summary = score(
+        bundle,
+        out,
+        videos=videos,
+        store=store,
+        min_score=min_score,
+        top_k=top_k,
+        weights=weights,
+        video_ids=video_id,
+        address=address,
+    )
+    if json:
+        print_json(summary)
+    else:
+        say(f"{summary['detections']} detections in {summary['videos']} videos, {summary['seconds']} s -> {out}")
+    if summary["videos_failed"]:
+        say(f"{summary['videos_failed']} videos failed, wholly or in part; see {files.join(out, 'errors.parquet')}")
+        finish(SOME_VIDEOS_FAILED)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+"""The files that a job starts from: which there are, what they are called, and which of them a store knows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from balletal import files
+from balletal.errors import InputError
+from balletal.features.store import FeatureStore, quote
+
+VideoIds = Literal["stem", "path"]
+
+
+class AmbiguousNamesError(InputError):
+    """Two files would have the same video id."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to read. ``version`` changes with its content: the etag, else ``<mtime>-<size>``."""
+
+    video_id: str
+    uri: str
+    version: str
+
+
+def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "stem") -> list[Source]:
+    """Files with one of the suffixes below a folder (or the one file named), sorted by URI.
+
+    Args:
+        video_ids: what a video is called: ``stem``, the file's name without its suffix; or ``path``, its path below
+            ``uri`` with the suffix, which tells files of one name in several folders apart.
+
+    Raises:
+        InputError: nothing there, no such file, or a name that is too long or no text.
+        AmbiguousNamesError: two files of one video id.
+    """
+    root = files.absolute(uri)
+    fs, _ = files.filesystem(root)
+    fs.invalidate_cache()
+    sources: dict[str, Source] = {}
+    for file in files.list_files(root, suffixes):
+        name = PurePosixPath(file).relative_to(root).as_posix() if file != root else PurePosixPath(file).name
+        video_id = name if video_ids == "path" else PurePosixPath(name).stem
+        quote(video_id)  # an id that no file name can hold is told before any work
+        if video_id in sources:
+            raise AmbiguousNamesError(
+                f"videos named {video_id!r}",
+                expected="one file (--video-id path tells files of one name apart)",
+                found=f"{sources[video_id].uri} and {file}",
+            )
+        sources[video_id] = Source(video_id, file, _version(file))
+    if not sources:
+        raise InputError(uri, expected=f"files ending in {', '.join(suffixes)}", found="none")
+    return list(sources.values())
+
+
+def known_videos(store: FeatureStore, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of the videos table whose files have one of the suffixes.
+
+    A store may describe a video twice: by the video's own file, and by a file of features that was imported.
+    """
+    table = store.videos()
+    rows: list[Any] = table[table["uri"].str.lower().str.endswith(suffixes)].to_dict("records")
+    return rows
+
+
+def drop_changed(store: FeatureStore, sources: Iterable[Source], suffixes: tuple[str, ...]) -> dict[str, Source]:
+    """Compare sources with the videos table, and remove from the store what a changed source has made untrue.
+
+    Args:
+        suffixes: see :func:`known_videos`.
+
+    Returns:
+        The sources that the videos table does not describe, by video id: new ones, and changed ones.
+
+    Raises:
+        InputError: a video id of the store belongs to another file.
+    """
+    known = {row["video_id"]: row for row in known_videos(store, suffixes)}
+    new, changed = {}, set()
+    for source in sources:
+        row = known.get(source.video_id)
+        if row is not None and row["version"] == source.version:
+            continue  # unchanged, be it where it was or moved
+        if row is not None and row["uri"] != source.uri:
+            raise InputError(
+                f"video {source.video_id!r} in store {store.uri}",
+                expected=f"the file {row['uri']} (another store, or --video-id path, keeps both)",
+                found=source.uri,
+            )
+        new[source.video_id] = source
+        if row is not None:
+            changed.add(source.video_id)
+    store.forget(changed)
+    return new
+
+
+def _version(uri: str) -> str:
+    fs, path = files.filesystem(uri)
+    info = fs.info(path)
+    etag = info.get("ETag") or info.get("etag")
+    if etag:
+        return str(etag).strip('"')
+    modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or ""
+    return f"{modified}-{info['size']}"
