@@ -19,6 +19,10 @@ class InputError(BalletalError):
     def __str__(self) -> str:
         return f"{self.where}: expected {self.expected}, found {self.found}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword arguments: pickle's own way would pass them by position. Errors travel between processes.
+        return _input_error, (type(self), *self.args)
+
 
 class VideoError(InputError):
     """A video that cannot be used. ``kind`` is the stable word that error tables and HTTP answers carry.
@@ -34,6 +38,10 @@ class VideoError(InputError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _video_error, self.args
+
+
+def _input_error(kind: type[InputError], where: str, expected: str, found: str) -> InputError:
+    return kind(where, expected=expected, found=found)
 
 
 def _video_error(where: str, kind: str, expected: str, found: str) -> VideoError:

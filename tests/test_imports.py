@@ -53,15 +53,13 @@ def test_a_module_imports_only_from_rooms_above_it(path: Path) -> None:
     for name in imports(path):
         assert name.split(".")[0] not in FORBIDDEN, f"{path} imports {name}"
         if name.startswith("balletal."):
-            assert name.split(".")[1] in allowed or any(
-                room == r and name.startswith(e) for r, e in EXCEPTIONS
-            ), f"{path} imports {name}, a room below it"
+            assert name.split(".")[1] in allowed or any(room == r and name.startswith(e) for r, e in EXCEPTIONS), (
+                f"{path} imports {name}, a room below it"
+            )
 
 
 def test_importing_the_library_loads_no_ray_and_no_command_line() -> None:
-    names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules()
-    ]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules()]
     code = f"import importlib, sys\nfor n in {names}: importlib.import_module(n)\n"
     code += "print(*sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

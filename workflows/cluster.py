@@ -11,6 +11,11 @@ from pathlib import Path
 
 import ray
 
+from balletal.errors import InputError
+
+# 107, less "/balletal-<8>/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store".
+_LONGEST_BASE = 24
+
 
 @contextmanager
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
@@ -24,6 +29,9 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     Args:
         address: such as ``auto``, ``10.0.0.1:6379`` or ``ray://10.0.0.1:10001``.
         num_cpus: CPUs of a private local Ray; None takes what the machine has.
+
+    Raises:
+        InputError: ``RAY_TMPDIR`` is too long for the sockets below it.
     """
     if ray.is_initialized():
         yield
@@ -62,8 +70,10 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
 
 
 def _short_folder() -> Path:
-    """A new folder for Ray's session: its sockets lie below it, and a socket's path has at most 107 characters."""
+    """A new folder for Ray's session: its sockets lie below it, and a socket's path has at most 107 bytes."""
     base = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
+    if len(os.fsencode(base)) > _LONGEST_BASE:
+        raise InputError(base, expected=f"a RAY_TMPDIR of at most {_LONGEST_BASE} bytes", found=str(len(base)))
     return Path(tempfile.mkdtemp(prefix="balletal-", dir=base))
 
 

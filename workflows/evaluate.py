@@ -34,7 +34,9 @@ def evaluate(
     if "score" not in found.segments:
         raise InputError(detections, expected="detections with scores", found="segments without")
     chosen = truth.select(subset=subset) if subset else truth
-    result = evaluate_detections(chosen.segments, found.segments, tiou, labels=set(truth.segments["label"]))
+    # A class may be known without a segment in this subset: from other subsets, the file's taxonomy or the label set.
+    known = {*truth.segments["label"], *truth.taxonomy, *(label_set.labels if label_set else ())}
+    result = evaluate_detections(chosen.segments, found.segments, tiou, labels=known)
     return result | {"subset": subset, "boundaries": boundary_errors(chosen.segments, found.segments)}
 
 

@@ -297,7 +297,7 @@ def main(
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
         typer.Option(help="Arithmetic; the store keeps float32 for float32 and float16 otherwise."),
-    ] = "float32",
+    ] = "bfloat16",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     video_id: Annotated[
         VideoIds, typer.Option(help="Call videos by file name without suffix, or by path below --videos.")

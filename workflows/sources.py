@@ -79,6 +79,7 @@ def drop_changed(store: FeatureStore, sources: Iterable[Source], suffixes: tuple
         InputError: a video id of the store belongs to another file.
     """
     known = {row["video_id"]: row for row in known_videos(store, suffixes)}
+    told = {(row["video_id"], row["version"]) for row in store.errors().to_dict("records")}
     new, changed = {}, set()
     for source in sources:
         row = known.get(source.video_id)
@@ -91,7 +92,8 @@ def drop_changed(store: FeatureStore, sources: Iterable[Source], suffixes: tuple
                 found=source.uri,
             )
         new[source.video_id] = source
-        if row is not None:
+        # One that is known to fail since it changed was dropped then; its error row must stay.
+        if row is not None and (source.video_id, source.version) not in told:
             changed.add(source.video_id)
     store.forget(changed)
     return new

@@ -22,6 +22,10 @@ def is_activitynet(data: object) -> bool:
 def read_activitynet(where: str, data: Mapping[str, Any], into: Collector) -> None:
     """Take the entries of a ground truth or a result file; rows are counted from 1 in the order of the file."""
     row = 0
+    taxonomy = data.get("taxonomy")
+    for node in taxonomy if isinstance(taxonomy, list) else []:
+        if isinstance(node, dict) and isinstance(node.get("nodeName"), str):
+            into.taxonomy[node["nodeName"]] = None
     if isinstance(data.get("database"), dict):
         for video_id, entry in data["database"].items():
             into.video(video_id)
@@ -101,7 +105,7 @@ def write_activitynet(uri: str, annotations: Annotations, labels: LabelSet | Non
         if video_id in tags:
             entry["tags"] = [_item(row, fps, labels) for row in tags[video_id]]
         database[video_id] = entry
-    names = labels.labels if labels else sorted(set(annotations.segments["label"]))
+    names = labels.labels if labels else annotations.taxonomy or sorted(set(annotations.segments["label"]))
     taxonomy = [{"nodeId": i, "nodeName": name, "parentId": None} for i, name in enumerate(names)]
     files.write_json(uri, {"version": "balletal-1", "taxonomy": taxonomy, "database": database})
 

@@ -73,12 +73,14 @@ class Annotations:
             (whether one dancer is seen; None when unknown).
         tags: segment table of what is no step but goes with steps (``Backwards``).
         problems: the rows that are none of these.
+        taxonomy: the labels that the file names, whether a segment has them or not; empty where it names none.
     """
 
     segments: pd.DataFrame
     videos: pd.DataFrame
     tags: pd.DataFrame = field(default_factory=segment_table)
     problems: list[Problem] = field(default_factory=list)
+    taxonomy: tuple[str, ...] = ()
 
     def select(self, video_ids: Collection[str] | None = None, subset: str | None = None) -> "Annotations":
         """Those of some videos, of one subset, or both; problems are kept whole.
@@ -116,6 +118,7 @@ class Collector:
         self.rows: list[dict[str, Any]] = []
         self.videos: dict[str, dict[str, Any]] = {}
         self.problems: list[Problem] = []
+        self.taxonomy: dict[str, None] = {}
         self.scored = False  # a file of detections: there is a column score even if no row is left
 
     def problem(self, where: str, row: int, kind: str, message: str) -> None:
@@ -165,7 +168,8 @@ class Collector:
         if self.labels is not None:
             # Ids belong to the set that the file was written for.
             steps, tags = (table.drop(columns="label_id", errors="ignore") for table in (steps, tags))
-        return Annotations(steps, video_table(self.videos), tags, self.problems)
+        names = tuple(dict.fromkeys(self.to_coarse.get(name, name) for name in self.taxonomy))
+        return Annotations(steps, video_table(self.videos), tags, self.problems, names)
 
 
 def video_table(videos: dict[str, dict[str, Any]]) -> pd.DataFrame:

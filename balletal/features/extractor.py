@@ -158,7 +158,7 @@ class Extractor:
             return np.empty((0, spec.dim), dtype=np.float32)
         if len(frames) < spec.window:
             frames = np.concatenate([frames, np.repeat(frames[-1:], spec.window - len(frames), axis=0)])
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        pixels = torch.tensor(frames, device=self.device)  # a copy: Ray lends its arrays read-only
         batch = _BATCH.get(self.device.type, 1)
         made = [self._forward(pixels, k, min(batch, count - k), batch) for k in range(0, count, batch)]
         return torch.cat(made).cpu().numpy()

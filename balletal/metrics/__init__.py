@@ -2,7 +2,7 @@
 
 from balletal.metrics.boundaries import boundary_errors
 from balletal.metrics.detection import evaluate_detections
-from balletal.metrics.frames import edit_score, f1_overlap, frame_accuracy, frame_labels, frame_metrics
+from balletal.metrics.frames import edit_score, f1_overlap, frame_accuracy, frame_labels
 
 __all__ = [
     "boundary_errors",
@@ -11,5 +11,4 @@ __all__ = [
     "f1_overlap",
     "frame_accuracy",
     "frame_labels",
-    "frame_metrics",
 ]

@@ -3,7 +3,7 @@
 Frame labels are class ids, -1 is background. Every score is in [0, 1].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -120,54 +120,6 @@ def edit_score(prediction: NDArray[np.int64], truth: NDArray[np.int64]) -> float
         # Insertions run along the row: D[j] = min over k <= j of best[k] + (j - k).
         row = np.minimum.accumulate(best - columns) + columns
     return float(1.0 - row[-1] / max(len(p), len(t)))
-
-
-def frame_metrics(
-    ground_truth: pd.DataFrame,
-    detections: pd.DataFrame,
-    durations: Mapping[str, float],
-    labels: LabelSet,
-    *,
-    min_score: float = 0.0,
-    fps: float = GRID_FPS,
-) -> dict:
-    """All frame metrics of a set of videos.
-
-    Args:
-        ground_truth: segment table.
-        detections: segment table with ``score``; those below ``min_score`` are left out.
-        durations: video id -> seconds: the videos that count.
-
-    Returns:
-        JSON-able: ``accuracy`` and ``foreground_accuracy`` over all frames, ``f1`` {"10", "25", "50"}, ``edit`` (mean
-        over videos), ``videos``, ``frames``, ``min_score``.
-
-    Raises:
-        InputError: no video, a label outside ``labels``, a duration that is not finite.
-    """
-    if not durations:
-        raise InputError("frame metrics", expected="at least one video", found="none")
-    detections = detections[detections["score"] >= min_score]
-    truths = _by_video(ground_truth, durations, labels, fps)
-    predictions = _by_video(detections, durations, labels, fps)
-    accuracy = frame_accuracy(np.concatenate(predictions), np.concatenate(truths))
-    return {
-        "accuracy": accuracy["all"],
-        "foreground_accuracy": accuracy["foreground"],
-        "f1": f1_overlap(predictions, truths),
-        "edit": float(np.mean([edit_score(p, t) for p, t in zip(predictions, truths, strict=True)])),
-        "videos": len(durations),
-        "frames": int(sum(len(truth) for truth in truths)),
-        "min_score": float(min_score),
-    }
-
-
-def _by_video(
-    table: pd.DataFrame, durations: Mapping[str, float], labels: LabelSet, fps: float
-) -> list[NDArray[np.int64]]:
-    groups = dict(list(table.groupby("video_id")))
-    none = table.iloc[:0]
-    return [frame_labels(groups.get(video_id, none), labels, duration, fps) for video_id, duration in durations.items()]
 
 
 def _runs(frames: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,11 +11,9 @@ from balletal.annotations import Annotations
 from balletal.errors import InputError
 from balletal.features.store import VideoFeatures
 from balletal.metrics.boundaries import boundary_errors
-from balletal.metrics.detection import evaluate_detections
+from balletal.metrics.detection import BALLET_TIOU, evaluate_detections
 from balletal.metrics.frames import GRID_FPS, edit_score, f1_overlap, frame_accuracy, frame_labels
 from balletal.tal.localizer import Localizer
-
-BALLET_TIOU = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def evaluate_localizer(
@@ -54,7 +52,7 @@ def evaluate_localizer(
     table = pd.concat(detections, ignore_index=True)
     truth = np.concatenate(truths)
     metrics = {
-        "detection": evaluate_detections(ground_truth.segments, table, tiou, list(durations)),
+        "detection": evaluate_detections(ground_truth.segments, table, tiou, list(durations), localizer.labels.labels),
         "frames": {
             "accuracy": frame_accuracy(np.concatenate(labelled), truth)["all"],
             "foreground_accuracy": frame_accuracy(np.concatenate(best), truth)["foreground"],

@@ -73,10 +73,10 @@ def loss_curves(runs: Sequence[Run]) -> str:
         figure = Figure(figsize=(5.4, 0.4 + 2.1 * lines), layout="constrained")
         for i, run in enumerate(runs):
             axes = figure.add_subplot(lines, columns, i + 1)
-            for column, style, name in (("train_loss", "-", "training"), ("val_loss", "--", "validation")):
+            for column, style, name in (("train_total", "-", "training"), ("val_total", "--", "validation")):
                 if column in run.losses and run.losses[column].notna().any():
                     axes.plot(run.losses["epoch"], run.losses[column], style, color=COLOURS[i % 6], label=name)
-            if _ratio(run.losses.filter(["train_loss", "val_loss"]).to_numpy(dtype=float)) > 50:
+            if _ratio(run.losses.filter(["train_total", "val_total"]).to_numpy(dtype=float)) > 50:
                 axes.set_yscale("log")
             axes.set_title(run.name)
             if i >= len(runs) - columns:

@@ -35,20 +35,22 @@ for (const [label, { colour, code }] of classes) {
   legend.append(button);
 }
 
+function build(timeline) {
+  const video = timeline.video;
+  if (views.has(video.id)) return;
+  near.unobserve(timeline);
+  const view = mount(timeline, {
+    duration: video.duration, classes,
+    tracks: [{ name: "ground truth", segments: segments(video.truth) },
+      ...data.runs.map((name, i) => ({ name, segments: segments(video.runs[i]) }))],
+  });
+  if (lit !== null) view.highlight(lit);
+  views.set(video.id, view);
+  timeline.style.minHeight = "";
+}
+
 const near = new IntersectionObserver((entries) => {
-  for (const { isIntersecting, target } of entries) {
-    if (!isIntersecting) continue;
-    near.unobserve(target);
-    const video = target.video;
-    const view = mount(target, {
-      duration: video.duration, classes,
-      tracks: [{ name: "ground truth", segments: segments(video.truth) },
-        ...data.runs.map((name, i) => ({ name, segments: segments(video.runs[i]) }))],
-    });
-    if (lit !== null) view.highlight(lit);
-    views.set(video.id, view);
-    target.style.minHeight = "";
-  }
+  for (const { isIntersecting, target } of entries) if (isIntersecting) build(target);
 }, { rootMargin: "400px" });
 
 const cards = data.videos.map((video) => {
@@ -81,3 +83,4 @@ function arrange() {
 find.addEventListener("input", arrange);
 order.addEventListener("change", arrange);
 arrange();
+for (const timeline of [...list.querySelectorAll(".timeline")].slice(0, 3)) build(timeline); // a first look at once

@@ -19,7 +19,7 @@ class Run:
     Attributes:
         name: unique in the report.
         metrics: content of the run's ``metrics.json``.
-        losses: one row an epoch (``epoch``, ``train_loss``, ``val_loss``); empty when none were kept.
+        losses: one row an epoch (``epoch``, ``train_total``, ``val_total`` and their terms); empty when none were kept.
         detections: table of detections on the subset.
     """
 

@@ -142,8 +142,11 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
     const box = node("rect", { x: left, y: y + 1, width: wide, height: LANE - 2, rx: 2.5, fill: colour,
       "fill-opacity": segment.score === undefined ? 1 : 0.5 + 0.5 * segment.score });
     g.append(node("title", {}, tell(segment)), box);
-    const text = wide > segment.label.length * 6.2 + 8 ? segment.label : wide > 18 ? code : "";
-    if (text) g.append(node("text", { x: left + wide / 2, y: y + 12, "text-anchor": "middle", "font-size": 10.5, fill: "#16181c",
+    // The name, or its code, or its code on its side: whatever fits.
+    const text = wide > segment.label.length * 6.2 + 8 ? segment.label : wide > 8.5 ? code : "";
+    const middle = left + wide / 2, upright = wide > 18;
+    const place = upright ? { x: middle, y: y + 12 } : { transform: `translate(${middle + 3} ${y + LANE / 2}) rotate(-90)` };
+    if (text) g.append(node("text", { ...place, "text-anchor": "middle", "font-size": upright ? 10.5 : 9, fill: "#16181c",
       "pointer-events": "none" }, text));
     const show = () => { readout.textContent = `${row.name}: ${tell(segment)}`; };
     g.addEventListener("pointerenter", show);

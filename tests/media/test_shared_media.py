@@ -70,4 +70,4 @@ def test_damage_is_told(name: str) -> None:
     if not (FOLDER / name).is_file():
         pytest.skip(f"no {name}")
     damage = read_frames(str(FOLDER / name), 25, 0, 10_000, size=64).damage
-    assert damage and DAMAGED[name] in damage
+    assert DAMAGED[name] in str(damage)

@@ -1,13 +1,26 @@
-"""A bundle small enough to run everywhere: random weights, tiny pictures, one projected dimension after another."""
+"""What the tests of the workflows share: tiny videos, random weights, a tiny bundle, an S3 server."""
 
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
+import av
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from balletal.backbones.i3d import InceptionI3D
+from balletal.backbones.spec import FeatureSpec
 from balletal.backbones.weights import digest, load_state
 from balletal.features.extractor import spec_for
 from balletal.labels import LabelSet
@@ -46,3 +59,111 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     localizer = Localizer("tiny", labels, projection, recipe, model)
     localizer.save(str(folder / "bundle"))
     return TinyBundle(str(folder / "bundle"), str(weights), localizer)
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """``make_video(path, seconds, fps=25, seed=0)`` writes a video."""
+    return _write_video
+
+
+def _write_video(path: Path, seconds: float, *, fps: int = 25, seed: int = 0) -> Path:
+    """A moving square of another colour for each seed, 64 x 48, H.264 in whatever container the suffix names.
+
+    A keyframe a second, and in MP4 the index first, so that a file that is cut still opens.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.random.default_rng(seed).integers(64, 255, 3)
+    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {"g": str(fps), "bf": "0"}
+        for i in range(round(seconds * fps)):
+            picture = np.full((48, 64, 3), 30, np.uint8)
+            x = (i * 2 + seed * 7) % 48
+            picture[16:32, x : x + 16] = colour
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Random weights of the RGB network: a feature's way through the store does not depend on what it is."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    safetensors.torch.save_file({k: v.contiguous() for k, v in InceptionI3D(num_classes=0).state_dict().items()}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def spec(weights: str) -> FeatureSpec:
+    """Few clips of few pixels, because the network takes its time on a CPU."""
+    return spec_for("i3d-rgb", weights=weights, window=16, stride=16, size=32, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str], NoReturn]) -> Iterator[str]:
+    """A real S3 server (SeaweedFS) with an empty bucket: yields its URI. fsspec finds the server by the environment."""
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if weed is None:
+        require("no SeaweedFS (weed) is installed")
+    folder = tmp_path_factory.mktemp("s3")
+    key, secret = "test-key", secrets.token_hex(16)
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    (folder / "ids.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    master, volume, filer, port = _free_ports(4)
+    command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"]
+    command += ["-s3", f"-s3.port={port}", f"-s3.config={folder / 'ids.json'}"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += ["-master.volumeSizeLimitMB=256", "-volume.max=20", "-master.telemetry=false"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ACCESS_KEY_ID", key)
+            patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            _make_bucket(server, folder / "log")
+            yield "s3://videos"
+    finally:
+        server.kill()  # asked nicely it takes more than ten seconds
+        server.wait()
+
+
+def _free_ports(n: int) -> list[int]:
+    """Ports that are free together with the port 10000 above, where SeaweedFS puts its gRPC."""
+    found: list[int] = []
+    random = np.random.default_rng()
+    while len(found) < n:
+        port = int(random.integers(20000, 32000))
+        try:
+            for one in (port, port + 10000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", one))
+        except OSError:
+            continue
+        found.append(port)
+    return found
+
+
+def _make_bucket(server: "subprocess.Popen[bytes]", log: Path) -> None:
+    import s3fs
+
+    for _ in range(60):
+        assert server.poll() is None, log.read_text(errors="replace")[-2000:]
+        try:
+            s3fs.S3FileSystem(skip_instance_cache=True).mkdir("videos")
+        except (OSError, TimeoutError):
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(f"SeaweedFS did not answer: {log.read_text(errors='replace')[-2000:]}")

@@ -1,11 +1,13 @@
 """Where Ray comes from."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import ray
 
+from balletal.errors import InputError
 from workflows.cluster import _short_folder, ray_session
 
 pytestmark = pytest.mark.ray
@@ -28,6 +30,10 @@ def test_the_local_ray_is_private_and_tells_nobody(ray_cluster: None) -> None:
     assert max(len(str(path)) for path in (folder / "sockets").iterdir()) < 100
 
 
-def test_folder_follows_ray_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert _short_folder().parent == tmp_path
+def test_folder_follows_ray_tmpdir_as_far_as_sockets_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        assert _short_folder().parent == Path(short)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "a-rather-long-name"))
+    with pytest.raises(InputError, match="a RAY_TMPDIR of at most 24 bytes"):
+        _short_folder()

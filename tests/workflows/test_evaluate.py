@@ -63,7 +63,7 @@ def test_all_subsets(evaluate):
 def test_table(evaluate):
     text = evaluate("--tiou", "0.5:0.95:0.05").stdout
     header = next(line for line in text.splitlines() if "AP %" in line)
-    assert header.split() == ["AP", "%", *"0.5 0.55 0.6 0.65 0.7 0.75 0.8 0.85 0.9 0.95 mean".split()]
+    assert header.split() == ["AP", "%", *(f"{n / 20:g}" for n in range(10, 20)), "mean"]
     for part in ("mAP", "AR@100", "median boundary error", "3 detections, 3 segments in 2 videos"):
         assert part in text
 
@@ -83,6 +83,14 @@ def test_nothing_detected(evaluate):
 def test_bad_detections_are_named(evaluate, item, message):
     with pytest.raises(InputError, match=message):
         evaluate(results={"results": {"u": [item]}})
+
+
+def test_a_class_may_be_known_from_the_taxonomy_or_the_label_set(evaluate, monkeypatch):
+    results = {"results": {"u": [{"label": "Courus", "segment": [0, 1], "score": 1}]}}
+    known = json.loads(evaluate("--json", "--labels", "annchor-coarse", results=results).stdout)
+    assert known["without_ground_truth"] == {"Courus": 1}
+    monkeypatch.setitem(GROUND_TRUTH, "taxonomy", [{"nodeId": 0, "nodeName": "Courus", "parentId": None}])
+    assert json.loads(evaluate("--json", results=results).stdout)["without_ground_truth"] == {"Courus": 1}
 
 
 def test_bad_files_are_named(evaluate):

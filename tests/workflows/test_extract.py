@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from balletal.features.extractor import Extractor
 from balletal.features.store import FeatureStore
 from balletal.video.decode import read_frames
 from workflows.cli import build
+from workflows.cluster import ray_session
 from workflows.extract import Share, extract, share
 from workflows.sources import list_sources
 
@@ -56,7 +58,7 @@ def test_extracts_every_good_video_once(
     assert first["segments"] == {"total": 3, "done": 3, "skipped": 0, "failed": 0}
     store = FeatureStore.open(uri)
     assert keys(store) == [("a", 0, 0), ("a", 0, 1), ("a", 0, 2), ("b", 0, 0), ("b", 0, 1), ("short", 0, 0)]
-    expected = Extractor(spec, weights).extract(read_frames(str(videos / "a.mp4"), 25, 0, 50).pixels)
+    expected = Extractor(spec, weights).extract(read_frames(str(videos / "a.mp4"), 25, 0, 50, size=32).pixels)
     np.testing.assert_allclose(store.read("a").features, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(store.read("a").start_s, [0, 0.64, 1.28])
     table = store.videos().set_index("video_id")
@@ -80,6 +82,14 @@ def test_extracts_every_good_video_once(
     assert store.errors().empty
     assert keys(store) == [("a", 0, 0), ("b", 0, 0), ("b", 0, 1), ("broken", 0, 0), ("short", 0, 0)]
 
+    (videos / "a.mp4").write_bytes(b"no video any more")
+    for session in (ray_session, no_ray):
+        monkeypatch.setattr(workflows.extract, "ray_session", session)
+        fourth = extract(str(videos), uri, spec=spec, weights=weights)
+        assert fourth["segments"] == {"total": 3, "done": 0, "skipped": 3, "failed": 0}
+        assert fourth["videos_failed"] == 1
+        assert store.video_ids() == ["b", "broken", "short"]
+
 
 @pytest.mark.ray
 def test_cuts_change_no_value_and_a_damaged_video_keeps_what_decodes(
@@ -100,7 +110,7 @@ def test_cuts_change_no_value_and_a_damaged_video_keeps_what_decodes(
     store = FeatureStore.open(uri)
     clips = (100 - 16) // 12 + 1
     assert summary["segments"]["total"] == 2 * -(-clips // 3)
-    expected = Extractor(spec, weights).extract(read_frames(str(whole), 25, 0, 100).pixels)
+    expected = Extractor(spec, weights).extract(read_frames(str(whole), 25, 0, 100, size=32).pixels)
     assert len(expected) == clips
     np.testing.assert_allclose(store.read("whole").features, expected, rtol=1e-4, atol=1e-5)
     kept = store.read("cut")
@@ -124,29 +134,26 @@ def test_a_killed_run_resumes_without_a_duplicate_or_missing_row(
     tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec, weights: str, ray_cluster: None
 ) -> None:
     videos, uri = tmp_path / "videos", str(tmp_path / "store")
-    for i in range(12):
-        make_video(videos / f"v{i:02d}.mp4", 2.0, seed=i)
+    for i in range(8):
+        make_video(videos / f"v{i:02d}.mp4", 1.3, seed=i)
+    spec = spec.replace(size=224)  # as the command makes them
     store = FeatureStore.create(uri, spec)
     command = [sys.executable, "-m", "workflows.extract", "--videos", str(videos), "--store", uri]
-    command += ["--backbone", "i3d-rgb", "--weights", weights, "--stride", "16"]
-    scratch = tmp_path.parent / "r"
-    scratch.mkdir()
-    with (tmp_path / "log").open("wb") as log:
-        driver = subprocess.Popen(
-            command, stdout=log, stderr=log, env=os.environ | {"RAY_TMPDIR": str(scratch)}, start_new_session=True
-        )
-    until(lambda: store.units(), driver, tmp_path / "log")
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    until(lambda: not _processes(str(scratch)))  # Ray's own processes end with their driver
+    command += ["--backbone", "i3d-rgb", "--weights", weights, "--stride", "16", "--dtype", "float32"]
+    with (tmp_path / "log").open("wb") as log, tempfile.TemporaryDirectory(dir="/tmp", prefix="k") as scratch:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"RAY_TMPDIR": scratch})
+        until(store.units, driver, tmp_path / "log")
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        until(lambda: not _processes(scratch))  # Ray's own processes end with their driver
     before = {file.name: file.read_bytes() for file in Path(uri).rglob("v*.parquet")}
-    assert 0 < len(before) < 12
+    assert 0 < len(before) < 8
 
     summary = extract(str(videos), uri, spec=spec, weights=weights)
-    assert summary["segments"] == {"total": 12, "done": 12 - len(before), "skipped": len(before), "failed": 0}
-    assert keys(store) == [(f"v{i:02d}", 0, clip) for i in range(12) for clip in range(3)]
+    assert summary["segments"] == {"total": 8, "done": 8 - len(before), "skipped": len(before), "failed": 0}
+    assert keys(store) == [(f"v{i:02d}", 0, clip) for i in range(8) for clip in range(2)]
     assert all(file.read_bytes() == before[file.name] for file in Path(uri).rglob("v*.parquet") if file.name in before)
-    assert len(store.videos()) == 12
+    assert len(store.videos()) == 8
 
 
 def until(
@@ -199,8 +206,8 @@ def test_no_videos_are_an_error(tmp_path: Path, spec: FeatureSpec) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"files ending in \.mp4, .* found none"):
         extract(str(tmp_path / "empty"), str(tmp_path / "store"), spec=spec)
+    (tmp_path / "empty" / f"{'x' * 190}.mp4").write_bytes(b"")
     with pytest.raises(InputError, match="1 to 180 bytes"):
-        (tmp_path / "empty" / f"{'x' * 190}.mp4").write_bytes(b"")
         extract(str(tmp_path / "empty"), str(tmp_path / "store"), spec=spec)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
 import threading
@@ -12,6 +13,7 @@ import ray
 import typer
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
 
 from balletal.errors import InputError
 from balletal.features.extractor import Extractor
@@ -27,24 +29,31 @@ def serving(
 ) -> Iterator[str]:
     """Serve a bundle for the length of a ``with`` block; gives the URL.
 
+    On a cluster that runs Serve already, its host and port stay as they are, and so do its other applications.
+
     Raises:
         InputError: no bundle, one whose features cannot be made from video, or a port in use.
     """
     localizer = Localizer.load(bundle)
     # Here, because what is wrong would be a replica's log otherwise.
     Extractor(localizer.spec, weights, device="cpu")
-    _require_free(host, port)
+    if address is None:
+        _require_free(host, port)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(address):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
         try:
-            serve.start(http_options=HTTPOptions(host=host, port=port))
+            serve.start(
+                http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(log_level="WARNING")
+            )
             app = application(localizer, weights, cpus=largest["CPU"], gpus=largest["GPU"])
             serve.run(app, name=APP, route_prefix="/")
             shown = f"[{host}]" if ":" in host else host
             yield f"http://{shown}:{port}"
         finally:
-            serve.shutdown()
+            # Not serve.shutdown(), which would take the cluster's other applications along.
+            serve.delete(APP)
 
 
 def _require_free(host: str, port: int) -> None:

@@ -27,7 +27,11 @@ from workflows.serve.backend import Answer, Model, video_features
 APP = "balletal"
 
 
-@serve.deployment(name="Extractor", max_ongoing_requests=1)
+# The gateway's access log is one line a request; what the others do for it needs none.
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+@serve.deployment(name="Extractor", max_ongoing_requests=1, logging_config=_QUIET)
 class ExtractorReplica:
     """Makes the features of one bundle's spec, one video at a time."""
 
@@ -42,7 +46,7 @@ class ExtractorReplica:
             return video_features(self.extractor, path, replace(info, uri=str(path)))
 
 
-@serve.deployment(name="Localizer", max_ongoing_requests=1, ray_actor_options={"num_cpus": 0.25})
+@serve.deployment(name="Localizer", max_ongoing_requests=1, ray_actor_options={"num_cpus": 0.25}, logging_config=_QUIET)
 class LocalizerReplica:
     """Projection, model and decoding of one bundle."""
 

@@ -1,6 +1,7 @@
 """Errors as `application/problem+json` (RFC 9457): stable `urn:balletal:*` types, a request id, nothing internal."""
 
 import logging
+import re
 import uuid
 from typing import Any
 
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # Files that are no video of a kind that we take are a wrong media type; the other kinds are videos that cannot be used.
 _NO_VIDEO = ("not-a-video", "no-video-stream", "unsupported-codec")
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
@@ -34,13 +37,19 @@ def video_problem(error: VideoError) -> Problem:
 
 
 def install_problems(app: FastAPI) -> None:
-    """Make every error of an app a problem, with the id that its ``X-Request-ID`` header carries."""
+    """Make every error of an app a problem with a request id: the request's own ``X-Request-ID``, else a new one.
+
+    Ray Serve's proxy gives each request one, logs it and sends it back; without a proxy this does.
+    """
 
     @app.middleware("http")
     async def identify(request: Request, call_next: Any) -> Response:
-        request.state.request_id = uuid.uuid4().hex
+        given = request.headers.get("X-Request-ID")
+        usable = given is not None and _REQUEST_ID.fullmatch(given)
+        request.state.request_id = given if usable else uuid.uuid4().hex
         response: Response = await call_next(request)
-        response.headers["X-Request-ID"] = request.state.request_id
+        if given is None:
+            response.headers["X-Request-ID"] = request.state.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -74,11 +83,10 @@ def install_problems(app: FastAPI) -> None:
 def _answer(
     request: Request, status: int, urn: str, title: str, detail: str, headers: Any = None, **more: Any
 ) -> Response:
-    request_id = request.state.request_id
     body = {"type": f"urn:balletal:{urn}", "title": title, "status": status, "detail": detail}
     return JSONResponse(
-        body | more | {"request_id": request_id},
+        body | more | {"request_id": request.state.request_id},
         status,
-        headers={**(headers or {}), "X-Request-ID": request_id},
+        headers=headers,
         media_type="application/problem+json",
     )

@@ -45,6 +45,7 @@ def test_activitynet_round_trip(tmp_path, annotations):
     pd.testing.assert_frame_equal(got.videos, annotations.videos)
     pd.testing.assert_frame_equal(got.tags, annotations.tags)
     assert got.problems == []
+    assert got.taxonomy == COARSE.labels
     # The ids that were read are written again without being told the set.
     write_activitynet(path, got)
     pd.testing.assert_frame_equal(read_annotations(path).segments, got.segments)

@@ -158,6 +158,13 @@ def test_equals_the_plain_loop_on_dense_tables(seed):
     assert_as_reference(*random_tables(6, 12, 25, 3, seed), (0.3, 0.5, 0.7))
 
 
+def test_more_detections_than_recall_looks_at():
+    """Lists are cut to a share that counts the detections of all videos, those without ground truth too."""
+    truth, found = random_tables(3, 4, 150, 1, 0)
+    found.loc[found.index % 5 == 0, "video_id"] = "elsewhere"
+    assert_as_reference(truth, found, (0.2, 0.4))
+
+
 def test_a_perfect_result():
     truth = segment_table(["u", "v"], [0.0, 3.0], [1.0, 5.0], ["A", "B"])
     result = evaluate_detections(truth, truth.assign(score=[0.4, 0.9]))
@@ -171,6 +178,12 @@ def test_a_detection_falls_to_the_second_best_segment():
     found = segment_table("u", [0.0, 0.0], [1.0, 1.0], "A", score=[0.9, 0.8])
     assert match_detections(truth, found, np.array([0.5])).tolist() == [[0, 1]]
     assert match_detections(truth, found, np.array([0.5, 0.9])).tolist() == [[0, 1], [0, -1]]
+
+
+def test_of_equal_overlaps_the_first_in_the_table_is_taken():
+    truth = segment_table("u", [0.0, 1.0], [1.0, 2.0], "A")
+    found = segment_table("u", [0.5, 0.0], [1.5, 1.0], "A", score=[0.9, 0.8])
+    assert match_detections(truth, found, np.array([0.3])).tolist() == [[0, -1]]
 
 
 def test_of_equal_scores_the_first_in_the_table_wins():

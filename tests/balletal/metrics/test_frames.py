@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from balletal.errors import InputError
 from balletal.labels import LabelSet
-from balletal.metrics.frames import edit_score, f1_overlap, frame_accuracy, frame_labels, frame_metrics
+from balletal.metrics.frames import edit_score, f1_overlap, frame_accuracy, frame_labels
 from balletal.segments import segment_table
 
 LABELS = LabelSet("test", ("A", "B", "C"))
@@ -92,17 +92,12 @@ def test_accuracy_with_and_without_background():
         frame_accuracy(prediction[:3], truth)
 
 
-def test_metrics_of_a_set_of_videos():
-    truth = segment_table(["u", "u"], [0.0, 2.0], [1.0, 3.0], ["A", "B"])
-    found = truth.assign(score=[0.9, 0.8], label=["A", "C"])
-    got = frame_metrics(truth, found, {"u": 4.0, "silent": 4.0}, LABELS, min_score=0.5)
-    assert (got["videos"], got["frames"]) == (2, 200)
-    assert got["accuracy"] == pytest.approx(175 / 200)
-    assert got["foreground_accuracy"] == pytest.approx(0.5)
-    assert got["f1"] == {"10": 0.5, "25": 0.5, "50": 0.5}
-    assert got["edit"] == pytest.approx((0.5 + 1.0) / 2)
-    nothing = frame_metrics(truth, found, {"u": 4.0}, LABELS, min_score=0.95)
-    assert (nothing["foreground_accuracy"], nothing["f1"]["10"], nothing["edit"]) == (0.0, 0.0, 0.0)
+def test_nothing_in_common_scores_nothing():
+    step, silence = np.array([0, 0, -1, 1]), np.full(4, -1)
+    assert f1_overlap([silence], [step]) == f1_overlap([step], [silence]) == {"10": 0.0, "25": 0.0, "50": 0.0}
+    assert edit_score(silence, step) == edit_score(step, silence) == 0.0
+    assert f1_overlap([silence], [silence])["50"] == 0.0
+    assert edit_score(silence, silence) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ def _write_run(
     pd.DataFrame(
         {
             "epoch": epochs,
-            "train_loss": scale * (0.25 + 0.75 * np.exp(-epochs / 7)) + random.normal(0, scale / 60, 30),
-            "val_loss": scale * (0.45 + 0.55 * np.exp(-epochs / 6)) + random.normal(0, scale / 60, 30),
+            "train_total": scale * (0.25 + 0.75 * np.exp(-epochs / 7)) + random.normal(0, scale / 60, 30),
+            "val_total": scale * (0.45 + 0.55 * np.exp(-epochs / 6)) + random.normal(0, scale / 60, 30),
         }
     ).to_csv(folder / "losses.csv", index=False)
     curve = np.array([0.62, 0.55, 0.44, 0.31, 0.17]) * (1.05 - noise)
@@ -88,11 +88,15 @@ def _write_run(
         "frames": {
             "accuracy": 0.85 - noise / 3,
             "foreground_accuracy": 0.82 - noise / 2,
+            "background": 0.774,
             "f1": {"50": 0.4},
             "edit": 50,
         },
         "boundaries": {"start_median_s": 0.05 + noise / 4, "end_median_s": 0.07 + noise / 4, "matched": 100},
-        "losses": {"train": scale * 0.26, "val": scale * 0.46},
+        "losses": {
+            "train": {"total": scale * 0.26, "class": scale * 0.1, "boundary": scale * 0.16},
+            "val": {"total": scale * 0.46, "class": scale * 0.2, "boundary": scale * 0.26},
+        },
         "parameters": 5_376_013 if model == "lstm" else 1_182_221,
         "train_seconds": 143.0 + 90 * noise,
         "data": "AnnChor released features",

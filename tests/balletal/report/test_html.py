@@ -68,9 +68,10 @@ def test_headline_and_the_papers_numbers(comparison) -> None:
     best = json.loads((folder / "runs/lstm-localize/metrics.json").read_text())
     assert f"{100 * best['detection']['average_map']:.1f}" in text
     assert "5.38 M" in text
+    assert "77.4 % of the frames are background" in text
     paper = text[text.index("Printed in the paper") :]
     assert "not results of these runs" in paper
-    for number in ("72.1", "68.4", "4805", "constant [1, 1]"):
+    for number in ("72.1", "68.4", "4,805", "constant [1, 1]"):
         assert number in paper
     assert text.index("lstm-localize") < text.index("cnn-paper")
 

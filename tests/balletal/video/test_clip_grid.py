@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balletal.errors import InputError
@@ -24,6 +24,7 @@ def test_clip_count(frames: int, window: int, stride: int, clips: int) -> None:
     assert clip_count(frames, window, stride) == clips
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 500), st.integers(1, 70), st.integers(1, 70))
 def test_clip_count_counts_the_windows_that_fit(frames: int, window: int, stride: int) -> None:
     fit = [k for k in range(frames) if k * stride + window <= frames]
@@ -44,6 +45,7 @@ def test_clip_times() -> None:
     assert [len(x) for x in clip_times(5, 0, GRID)] == [0, 0]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(0.01, 200), st.integers(1, 60))
 def test_segments_hold_every_clip_once(duration: float, at_most: int) -> None:
     segments = plan_segments("a", video(duration), GRID, at_most)

