@@ -18,8 +18,7 @@ import typer
 from ray.data import ActorPoolStrategy
 
 from balletal import files
-from balletal.backbones.spec import FeatureSpec
-from balletal.errors import InputError, SpecMismatchError
+from balletal.errors import InputError
 from balletal.features.store import WHOLE_VIDEO, FeatureStore, VideoFeatures
 from balletal.segments import DETECTION_COLUMNS, segment_table
 from balletal.tal.localizer import Localizer
@@ -78,7 +77,7 @@ def score(
             errors = opened.errors()
             errors = errors[errors["video_id"].isin(wanted)]
         else:
-            opened = open_store(str(store), localizer.spec, bundle)
+            opened = FeatureStore.open_for(str(store), localizer.spec, owner=f"bundle {bundle}")
             chosen, errors = opened.video_ids(), opened.errors()[:0]
         say(f"{len(chosen)} videos, {localizer.name} ({localizer.digest[:12]})")
         known = opened.videos()
@@ -101,28 +100,6 @@ def score(
     }
     files.write_json(files.join(out, "run.json"), summary)
     return summary
-
-
-def open_store(uri: str, spec: FeatureSpec, bundle: str) -> FeatureStore:
-    """The store's features of the bundle's spec.
-
-    Raises:
-        SpecMismatchError: it holds only others.
-    """
-    try:
-        return FeatureStore.open(uri, spec.spec_id)
-    except InputError:
-        pass
-    try:
-        other = FeatureStore.open(uri)  # raises what is wrong when there is no store at all
-    except InputError as error:
-        if "spec_id" in error.found or "; " in error.found:
-            raise SpecMismatchError(
-                f"bundle {bundle} has feature spec {spec}, but store {uri} has {error.found}"
-            ) from None
-        raise
-    spec.require(other.spec, mine=f"bundle {bundle}", others=f"store {uri}")
-    return other
 
 
 def _localize_all(

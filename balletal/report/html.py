@@ -75,6 +75,8 @@ def _lead(results: Results) -> str:
         parts.append(f"split by {split['by']}" + (f", seed {split['seed']}" if split.get("seed") is not None else ""))
     if first.get("data"):
         parts.append(str(first["data"]))
+    if results.unfinished:
+        parts.append(f"without results: {', '.join(results.unfinished)}")
     return escape(" · ".join(parts))
 
 

@@ -38,12 +38,14 @@ class Results:
         runs: in the order of their average mAP, best first.
         ground_truth: segment table of the subset.
         durations: seconds of each annotated video, as far as they are known.
+        unfinished: names of runs of a comparison that have no metrics.
     """
 
     title: str
     runs: tuple[Run, ...]
     ground_truth: pd.DataFrame
     durations: dict[str, float]
+    unfinished: tuple[str, ...] = ()
 
 
 def read_results(folder: str | Path) -> Results:
@@ -70,13 +72,13 @@ def read_results(folder: str | Path) -> Results:
     if truth_file is None:
         raise InputError(str(folder / "ground_truth.json"), expected="an ActivityNet file", found="nothing there")
     truth = read_annotations(str(truth_file))
-    videos = truth.videos.dropna(subset=["duration"])
     runs.sort(key=lambda run: -(run.metrics["detection"].get("average_map") or 0.0))
     return Results(
         title=folder.resolve().name,
         runs=tuple(runs),
         ground_truth=truth.segments,
-        durations=dict(zip(videos["video_id"].astype(str), videos["duration"].astype(float), strict=True)),
+        durations=truth.durations,
+        unfinished=tuple(sorted(path.name for path in folder.glob("runs/*") if path not in run_folders)),
     )
 
 

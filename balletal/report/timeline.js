@@ -140,7 +140,7 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
     g.style.cursor = "pointer";
     g.style.outline = "none";
     const box = node("rect", { x: left, y: y + 1, width: wide, height: LANE - 2, rx: 2.5, fill: colour,
-      "fill-opacity": segment.score === undefined ? 1 : 0.5 + 0.5 * segment.score });
+      "fill-opacity": segment.score === undefined ? 1 : 0.6 + 0.4 * segment.score });
     g.append(node("title", {}, tell(segment)), box);
     // The name, or its code, or its code on its side: whatever fits.
     const text = wide > segment.label.length * 6.2 + 8 ? segment.label : wide > 8.5 ? code : "";

@@ -1,0 +1,1 @@
+"""Drawn videos with exact ground truth."""

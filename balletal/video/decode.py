@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from balletal.errors import InputError, VideoError
 from balletal.video.clips import analysis_frames
-from balletal.video.probe import MAX_PIXELS, Timeline, clockwise, open_video, timeline
+from balletal.video.probe import Timeline, check_picture, clockwise, open_video, timeline
 
 Crop = Literal["center", "full", "dancer"]
 
@@ -186,7 +186,7 @@ def _pictures(uri: str, clock: Timeline, seek: float | None, damage: _Damage) ->
             # Pictures before the first keyframe refer to ones that were skipped.
             if seek is not None and last == -math.inf and not frame.key_frame:
                 continue
-            _check_size(uri, frame)
+            check_picture(uri, frame.width, frame.height, aspect)
             stamp = frame.dts if clock.decode_order else frame.pts if frame.pts is not None else frame.dts
             if stamp is None:
                 time = 0.0 if last == -math.inf else last + nominal
@@ -219,9 +219,3 @@ def _decoded(container: Any, stream: Any, damage: _Damage) -> Iterator[Any]:
             damage.add("packets that cannot be decoded", f"{at}{error.strerror}")
             continue
         yield from frames
-
-
-def _check_size(uri: str, frame: Any) -> None:
-    if frame.width * frame.height > MAX_PIXELS:
-        expected = f"at most {MAX_PIXELS} pixels a picture"
-        raise VideoError(str(uri), "too-large", expected=expected, found=f"{frame.width} x {frame.height}")

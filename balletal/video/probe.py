@@ -3,7 +3,8 @@
 A file is opened through our own file object, never by name, and only by the demuxers of :data:`DEMUXERS`. FFmpeg
 guesses a format from content: without the list a text file opens as "ANSI video" with its text readable in the
 frames, and a playlist (HLS, concat, DASH) opens other files and hosts. The list holds plain containers only: one
-file, which names no other.
+file, which names no other. FLV and Ogg are on it because they are that and old recordings come in them; Windows Media
+and MPEG program streams are not, for want of any to test with.
 """
 
 import contextlib
@@ -35,6 +36,7 @@ CODECS = frozenset(
     )
 )
 MAX_PIXELS = 7680 * 4320
+MAX_ASPECT = 16
 MAX_DURATION_S = 12 * 3600.0
 MAX_PACKETS = 12 * 3600 * 240
 
@@ -190,14 +192,28 @@ def _video_stream(uri: str, container: Any) -> Any:
     name = context.codec.canonical_name if context is not None else "unknown to this FFmpeg"
     if name not in CODECS:
         raise VideoError(uri, "unsupported-codec", expected=f"one of {', '.join(sorted(CODECS))}", found=name)
-    _check_pixels(uri, context.width, context.height)
+    check_picture(uri, context.width, context.height, float(stream.sample_aspect_ratio or 1))
     return stream
 
 
-def _check_pixels(uri: str, width: int, height: int) -> None:
+def check_picture(uri: str, width: int, height: int, aspect: float = 1.0) -> None:
+    """Refuse pictures that would take too much memory, stored or scaled.
+
+    Args:
+        width, height: as stored.
+        aspect: of a pixel.
+
+    Raises:
+        VideoError: ``too-large``.
+    """
     if width * height > MAX_PIXELS:
         expected = f"at most {MAX_PIXELS} pixels a picture"
-        raise VideoError(uri, "too-large", expected=expected, found=f"{width} x {height}")
+        raise VideoError(str(uri), "too-large", expected=expected, found=f"{width} x {height}")
+    sides = sorted((width * aspect, float(height)))
+    if sides[1] > MAX_ASPECT * sides[0] > 0:  # a header may leave the size to the pictures
+        # The short side is scaled to a fixed length: a line of pixels would become a picture of any size.
+        found = f"{width} x {height} with pixels of {aspect:g} : 1"
+        raise VideoError(str(uri), "too-large", expected=f"a picture of at most {MAX_ASPECT} : 1", found=found)
 
 
 def first_frame(uri: str, container: Any, stream: Any) -> Any:
@@ -215,7 +231,7 @@ def first_frame(uri: str, container: Any, stream: Any) -> Any:
                 reason = f"none ({_reason(error)})"
                 continue
             if frames:
-                _check_pixels(uri, frames[0].width, frames[0].height)
+                check_picture(uri, frames[0].width, frames[0].height)
                 return frames[0]
     raise VideoError(uri, "corrupt", expected="a picture that can be decoded", found=reason)
 

@@ -13,7 +13,7 @@ from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError, SpecMismatchError
 from balletal.features import extractor as module
 from balletal.features.extractor import Extractor, spec_for
-from balletal.video.clips import analysis_frames, plan_segments
+from balletal.video.clips import VideoSegment, analysis_frames, plan_segments
 from balletal.video.decode import read_frames
 from balletal.video.probe import probe
 
@@ -124,6 +124,8 @@ def test_units_of_a_video_are_the_video(extractor: Extractor, spec: FeatureSpec,
     ]
     np.testing.assert_array_equal(np.concatenate([row.features for row in rows]), whole)
     assert all(row.damage is None for row in rows)
+    # Clips that a container promised and the video does not have: only a whole video may be filled up.
+    assert extractor.extract_segment(VideoSegment("a", path, 4, 15, 4)).features.shape == (0, 1024)
 
 
 def test_other_weights_than_the_specs_are_refused(spec: FeatureSpec, weights: Path) -> None:

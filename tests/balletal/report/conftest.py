@@ -1,6 +1,8 @@
 """A comparison with made-up results, written as `balletal compare` leaves it."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,3 +114,26 @@ def _json(path: Path, value: object) -> None:
 @pytest.fixture
 def comparison(tmp_path: Path) -> Callable[..., Path]:
     return lambda **options: write_comparison(tmp_path / "comparison", **options)
+
+
+@pytest.fixture
+def browse(tmp_path: Path, require: Callable) -> Callable[[str], str]:
+    """Open HTML text in a headless Chromium; gives the page as its scripts left it."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        require("there is no Chromium to run scripts in")
+
+    def run(html: str) -> str:
+        page = tmp_path / "page.html"
+        page.write_text(html, encoding="utf-8")
+        command = [str(browser), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+        command += ["--disable-background-networking", "--disable-component-update"]
+        command += [
+            f"--user-data-dir={tmp_path / 'browser'}",
+            "--virtual-time-budget=3000",
+            "--dump-dom",
+            page.as_uri(),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    return run

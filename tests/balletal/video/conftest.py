@@ -48,8 +48,8 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
             stream = container.add_stream(codec, rate=rate)
             height, width, _ = picture(0).shape
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            # MPEG-4 and AVI count pictures and have no finer clock.
-            base = 1 / Fraction(rate) if codec == "mpeg4" else CLOCK
+            # The older encoders count pictures and have no finer clock.
+            base = CLOCK if codec == "libx264" else 1 / Fraction(rate)
             stream.codec_context.time_base = base
             stream.codec_context.gop_size = gop
             stream.codec_context.max_b_frames = bframes

@@ -57,6 +57,7 @@ def test_of_two_equally_near_pictures_the_earlier_is_taken(write_video: Write, s
         ("a.mp4", "libx264", 2),
         ("a.mkv", "libx264", 2),
         ("a.ts", "libx264", 2),
+        ("m.ts", "mpeg4", 2),
         ("a.flv", "libx264", 2),
         ("a.avi", "mpeg4", 0),
         ("b.avi", "mpeg4", 2),

@@ -88,9 +88,15 @@ def test_limits(write_video: Write, monkeypatch: pytest.MonkeyPatch) -> None:
             probe(path)
         assert caught.value.kind == "too-large"
         # A header that lies about the size gets past that check; the decoder has the limit too.
-        patch.setattr(module, "_check_pixels", lambda *_: None)
+        patch.setattr(module, "check_picture", lambda *_: None)
         with pytest.raises(VideoError):
             probe(path)
+
+
+def test_a_line_of_pixels_is_refused(write_video: Write) -> None:
+    with pytest.raises(VideoError, match="16 : 1") as caught:
+        probe(str(write_video("a.mp4", [0.0, 0.04], picture=lambda _: np.zeros((16, 320, 3), np.uint8))))
+    assert caught.value.kind == "too-large"
 
 
 def test_a_codec_out_of_the_list_is_refused(write_video: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,7 @@ def test_the_bundle_answers_over_http_as_it_does_here(tiny_bundle, ray_cluster, 
         refused = serving(tiny_bundle.folder, port=taken, weights=tiny_bundle.weights)
         with pytest.raises(InputError, match="a free port"), refused:
             pass
+    serve.shutdown()  # the command leaves Serve itself to its cluster, which goes on after this test
 
 
 def test_wrong_weights_are_refused_before_anything_starts(tiny_bundle, tmp_path: Path) -> None:
