@@ -332,9 +332,7 @@ def main(
             f"spec {summary['spec']}"
         )
     if summary["videos_failed"]:
-        say(
-            f"{summary['videos_failed']} videos failed; see balletal errors --store {store}; --retry-failed tries again"
-        )
+        say(f"{summary['videos_failed']} videos have errors: see balletal errors --store {store}, or --retry-failed")
         finish(SOME_VIDEOS_FAILED)
 
 

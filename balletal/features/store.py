@@ -294,8 +294,15 @@ class FeatureStore:
 
 
 def read_errors(uri: str) -> pd.DataFrame:
-    """The error rows of a store, of every spec: ``schemas.arrow.ERRORS`` with ``video_id`` and ``spec``."""
-    found = _error_files(files.absolute(uri))
+    """The error rows of a store, of every spec: ``schemas.arrow.ERRORS`` with ``video_id`` and ``spec``.
+
+    Raises:
+        InputError: no store there.
+    """
+    uri = files.absolute(uri)
+    if not _spec_ids(uri):
+        raise InputError(uri, expected="a feature store", found="no features/spec=* folder")
+    found = _error_files(uri)
     rows = [_empty(arrow.ERRORS)]
     for (spec_id, video_id, _), table in zip(found, _read_tables(list(found.values())), strict=True):
         rows.append(table.to_pandas().assign(video_id=video_id, spec=spec_id))

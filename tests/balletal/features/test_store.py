@@ -146,8 +146,9 @@ def test_iter_videos_keeps_the_order_asked_for(store: FeatureStore) -> None:
 
 
 def test_open_names_the_specs_it_has_to_choose_from(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a feature store"):
-        FeatureStore.open(str(tmp_path))
+    for look in (FeatureStore.open, read_errors):
+        with pytest.raises(InputError, match="a feature store"):
+            look(str(tmp_path))
     FeatureStore.create(str(tmp_path), SPEC)
     assert FeatureStore.open(str(tmp_path)).spec == SPEC
     FeatureStore.create(str(tmp_path), HALF)
