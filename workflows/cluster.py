@@ -48,6 +48,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
 
     folder = _short_folder()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Of Ray's C++ parts, which would tell the terminal of every actor pool; read once, when Ray is loaded.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # It watches for nodes that a cloud takes away: none here, and it logs an error about itself.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
@@ -59,6 +61,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
             address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
+            # What workers print is Ray talking of itself; errors reach the driver as exceptions all the same.
+            log_to_driver=False,
             logging_level=logging.ERROR,  # the warning that token authentication is on says nothing to a user
             logging_config=ray.LoggingConfig(log_level="ERROR"),
             _temp_dir=str(folder),

@@ -3,7 +3,7 @@
 sequences once -> one training run for each model x recipe x seed, side by side -> comparison.json, .csv, report.html
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pandas as pd
 import ray
@@ -158,11 +158,11 @@ def comparison_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def show(runs: list[dict[str, Any]], kind: Literal["video", "variation", "published"] | str) -> None:
+def show(runs: list[dict[str, Any]], kind: str) -> None:
     """Print the comparison for a person."""
-    table = Table(title=f"validation videos, split by {kind}")
-    for column in ("run", "average mAP", "mAP@0.5", "frames", "foreground", "start", "end", "parameters", "time"):
-        table.add_column(column, justify="left" if column == "run" else "right")
+    table = Table(title=f"validation videos, split by {kind}", box=None, title_justify="left")
+    for column in ("run", "avg mAP", "mAP@.5", "frames", "in steps", "start", "end", "params", "time"):
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     for row in comparison_table(runs).itertuples():
         errors = [f"{e:.2f} s" if pd.notna(e) else "-" for e in (row.start_error_s, row.end_error_s)]
         table.add_row(

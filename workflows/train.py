@@ -6,7 +6,6 @@ again continues a run that was stopped and does nothing to one that is finished.
 
 import csv
 import io
-import logging
 import os
 import tempfile
 import time
@@ -134,7 +133,6 @@ def fit(sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: i
 
 def _train_loop(config: dict[str, Any]) -> BalletalError | None:
     """One Ray Train worker. What a user can act on is returned: a raised error would be tried again, in vain."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of every checkpoint
     try:
         _run_epochs(config)
     except BalletalError as error:

@@ -67,11 +67,27 @@ def decode(
     return all_segments[order], all_scores[order], all_labels[order]
 
 
-def class_probabilities(outputs: Outputs, b: int) -> NDArray[np.float32]:
-    """(T', C) probability of each class at each sub-step of video ``b``, boundaries aside."""
-    logits = outputs.classes[b, outputs.mask[b]].float()
-    probabilities = logits.sigmoid() if outputs.quality.numel() else logits.softmax(-1)
-    return probabilities.cpu().numpy()
+def class_scores(
+    outputs: Outputs, b: int, grid: Grid, duration: float, config: DecodeConfig, times: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How sure the model is of each class at some moments of video ``b``: (len(times), C) in [0, 1].
+
+    Where boundaries are distances, a class scores what the best candidate that covers the moment scores: only the middle
+    of a step is trained to know its class. Where they are fractions (``paper``), it is the class head's probability.
+
+    Args:
+        times: ascending seconds.
+    """
+    if not outputs.quality.numel():
+        probabilities = outputs.classes[b, outputs.mask[b]].double().softmax(-1).cpu().numpy()
+        step = np.floor((times - grid.offset) / grid.step).astype(np.int64)
+        return probabilities[step.clip(0, len(probabilities) - 1)]
+    segments, scores, labels = candidates(outputs, b, grid, duration, config)
+    first, last = np.searchsorted(times, segments[:, 0]), np.searchsorted(times, segments[:, 1])
+    covered = np.zeros((len(times), outputs.classes.shape[-1]))
+    for i in range(len(scores) - 1, -1, -1):  # the best last, so that it stays
+        covered[first[i] : last[i], labels[i]] = scores[i]
+    return covered
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
 from balletal.segments import segment_table
 from balletal.tal.config import Recipe
-from balletal.tal.decoding import class_probabilities, decode, run_model
+from balletal.tal.decoding import class_scores, decode, run_model
 from balletal.tal.models import Outputs, TemporalModel
 from balletal.tal.sequences import Grid
 
@@ -106,14 +106,19 @@ class Localizer:
         )
         return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
 
-    def frame_probabilities(self, video: VideoFeatures) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Class probabilities in time, boundaries aside.
+    def class_scores(
+        self, video: VideoFeatures, times: NDArray[np.float64], *, duration: float | None = None
+    ) -> NDArray[np.float64]:
+        """How sure the model is of each class at some moments: (len(times), C) in [0, 1].
 
-        Returns:
-            (T',) middles of the sub-steps in seconds and (T', C) probabilities.
+        Args:
+            times: ascending seconds.
+            duration: as in :meth:`localize`.
         """
-        probabilities = class_probabilities(self.outputs(video), 0)
-        return self.grid.centers(len(probabilities)), probabilities
+        if len(video.features) == 0:
+            return np.zeros((len(times), len(self.labels)))
+        duration = float(video.end_s[-1]) if duration is None else duration
+        return class_scores(self.outputs(video), 0, self.grid, duration, self.recipe.decode, times)
 
     def outputs(self, video: VideoFeatures) -> Outputs:
         """What the model says of each sub-step: a batch of one."""

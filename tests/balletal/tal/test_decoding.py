@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from balletal.tal.config import DecodeConfig
-from balletal.tal.decoding import class_probabilities, decode
+from balletal.tal.decoding import class_scores, decode
 from balletal.tal.models import Outputs
 from balletal.tal.sequences import Grid
 from balletal.tal.targets import localize_targets
@@ -52,6 +52,22 @@ def test_constant_one_one_boundaries_give_nothing():
     assert len(segments) == len(scores) == len(classes) == 0
 
 
-def test_class_probabilities_leave_padding_out(spec, sequences):
-    outputs, _ = _perfect(sequences[:2], spec)
-    assert len(class_probabilities(outputs, 1)) == 2 * len(sequences[1].features)
+def test_class_scores_are_high_just_where_the_steps_are(spec, sequences):
+    outputs, grid = _perfect(sequences, spec)
+    for b, sequence in enumerate(sequences):
+        times = np.arange(0, sequence.duration, 0.04) + 0.02
+        scores = class_scores(outputs, b, grid, sequence.duration, DecodeConfig(), times)
+        truth = np.full(len(times), -1)
+        for (start, end), label in zip(sequence.segments, sequence.classes, strict=True):
+            truth[(times >= start) & (times < end)] = label
+        said = np.where(scores.max(1) > 0.5, scores.argmax(1), -1)
+        assert (said == truth).mean() > 0.99
+
+
+def test_class_scores_of_the_paper_recipe_are_the_class_heads(spec):
+    logits = torch.tensor([[[0.0, 3.0], [2.0, 0.0]]])
+    outputs = Outputs(logits, torch.ones(1, 2, 2), torch.zeros(0), torch.ones(1, 2, dtype=torch.bool))
+    # Features every 0.32 s, the first one stands for 0.16-0.48 s; outside the grid its ends hold.
+    scores = class_scores(outputs, 0, Grid.of(spec, 1), 9.0, DecodeConfig(), np.array([0.0, 0.3, 0.6, 5.0]))
+    assert scores.argmax(1).tolist() == [1, 1, 0, 0]
+    assert scores.sum(1) == pytest.approx(np.ones(4))
