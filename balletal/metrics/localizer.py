@@ -69,6 +69,6 @@ def _frames(
     localizer: Localizer, video: VideoFeatures, n: int, duration: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Class of each of n frames of a 25 fps grid, with background (-1) by threshold and without."""
-    scores = localizer.class_scores(video, (np.arange(n) + 0.5) / GRID_FPS, duration=duration)
+    scores = localizer.class_scores(video, (np.arange(n, dtype=np.float64) + 0.5) / GRID_FPS, duration=duration)
     best = np.where(scores.max(1) > 0, scores.argmax(1), -1)
     return np.where(scores.max(1) >= localizer.recipe.decode.frame_threshold, best, -1), best

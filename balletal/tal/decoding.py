@@ -72,8 +72,9 @@ def class_scores(
 ) -> NDArray[np.float64]:
     """How sure the model is of each class at some moments of video ``b``: (len(times), C) in [0, 1].
 
-    Where boundaries are distances, a class scores what the best candidate that covers the moment scores: only the middle
-    of a step is trained to know its class. Where they are fractions (``paper``), it is the class head's probability.
+    Where boundaries are distances, a class scores what the best candidate that covers the moment scores: only the
+    middle of a step is trained to know its class. Where they are fractions (``paper``), it is the class head's
+    probability.
 
     Args:
         times: ascending seconds.
