@@ -17,7 +17,10 @@ def filesystem(uri: str) -> tuple[Any, str]:
     if "::" in str(uri):
         # Chained URLs let one scheme open files through another, which no command here needs.
         raise InputError(str(uri), expected="a path or a plain URL", found="a chained fsspec URL")
-    fs, path = fsspec.core.url_to_fs(str(uri))
+    try:
+        fs, path = fsspec.core.url_to_fs(str(uri))
+    except (ValueError, ImportError) as error:  # a scheme that is unknown, or whose package is not installed
+        raise InputError(str(uri), expected="a path, or a URL that fsspec can open", found=str(error)) from None
     return fs, path
 
 
@@ -41,13 +44,15 @@ def read_bytes(uri: str) -> bytes:
     """The content of a file.
 
     Raises:
-        InputError: the file is missing or is a folder.
+        InputError: the file is missing, is a folder or may not be read.
     """
     fs, path = filesystem(uri)
     try:
         data: bytes = fs.cat_file(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(str(uri), expected="a file", found="nothing there") from None
+    except PermissionError as error:
+        raise InputError(str(uri), expected="a file that may be read", found=error.strerror or str(error)) from None
     except IsADirectoryError:
         raise InputError(str(uri), expected="a file", found="a folder") from None
     return data
@@ -57,12 +62,17 @@ def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file so that a reader sees either nothing (or the old content) or all of it.
 
     Local files are written under a temporary name and renamed; object stores make a put visible as a whole.
+
+    Raises:
+        InputError: a folder stands there, or no folder can be made for the file.
     """
     fs, path = filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(path, data)
         return
-    fs.makedirs(posixpath.dirname(path), exist_ok=True)
+    if fs.isdir(path):  # moving onto it would put the file into it, under its temporary name
+        raise InputError(str(uri), expected="the name of a file to write", found="a folder")
+    _make_folder(fs, posixpath.dirname(path))
     temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
     try:
         fs.pipe_file(temporary, data)
@@ -70,6 +80,15 @@ def write_bytes(uri: str, data: bytes) -> None:
     finally:
         if fs.exists(temporary):
             fs.rm_file(temporary)
+
+
+def _make_folder(fs: Any, path: str) -> None:
+    try:
+        fs.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(path, expected="a folder, or a place for one", found="a file in its path") from None
+    except PermissionError as error:
+        raise InputError(path, expected="a folder to write into", found=error.strerror or str(error)) from None
 
 
 def read_json(uri: str) -> Any:

@@ -31,14 +31,19 @@ class LabelSet:
         Raises:
             InputError: unknown name or malformed file.
         """
-        data = schemas.label_set(name)
-        if data is None:
+        try:
+            data = schemas.label_set(name)
+            found = None if data is None else cls.from_dict(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(name, expected='a label set {"name", "labels": [{"id", "name"}]}', found=reason) from None
+        if found is None:
             raise InputError(
                 f"label set {name!r}",
                 expected=f"one of {', '.join(schemas.label_set_names())} or a JSON file",
                 found="neither",
             )
-        return cls.from_dict(data)
+        return found
 
     @classmethod
     def from_dict(cls, data: dict) -> "LabelSet":

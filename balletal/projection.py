@@ -1,7 +1,9 @@
 """StandardScaler and PCA from one pass over the features, whatever their number, and as scikit-learn fits them."""
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import safetensors.numpy
@@ -96,6 +98,14 @@ class Projection:
         """Length K of a projected feature."""
         return len(self.components)
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the spec and the numbers that :meth:`transform` uses."""
+        parts = hashlib.sha256(self.spec.spec_id.encode())
+        for array in (self.mean, self.scale, self.components):
+            parts.update(np.ascontiguousarray(array).tobytes())
+        return parts.hexdigest()
+
     def transform(self, features: ArrayLike) -> NDArray[np.float32]:
         """Project (T, D) features to (T, K) float32; computed in float64.
 
@@ -137,15 +147,35 @@ class Projection:
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
         if metadata.get("format") != _FORMAT:
             raise InputError(uri, expected=f"a file of format {_FORMAT}", found=f"{metadata.get('format')}")
-        return cls(
-            spec=FeatureSpec.from_dict(json.loads(metadata["spec"]), where=uri),
-            mean=tensors["mean"],
-            scale=tensors["scale"],
-            components=tensors["components"],
-            explained_variance=tensors["explained_variance"],
-            total_variance=float(tensors["total_variance"]),
-            rows=int(metadata["rows"]),
-        )
+        try:
+            loaded = cls(
+                spec=FeatureSpec.from_dict(json.loads(metadata["spec"]), where=uri),
+                mean=tensors["mean"],
+                scale=tensors["scale"],
+                components=tensors["components"],
+                explained_variance=tensors["explained_variance"],
+                total_variance=float(tensors["total_variance"]),
+                rows=int(metadata["rows"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(uri, expected="the fields of a projection", found=f"{error}") from None
+        loaded._require_shapes(uri)
+        return loaded
+
+    def _require_shapes(self, uri: str) -> None:
+        columns, kept = self.spec.dim, len(self.explained_variance)
+        wanted = {
+            "mean": (columns,),
+            "scale": (columns,),
+            "components": (kept, columns),
+            "explained_variance": (kept,),
+        }
+        for name, shape in wanted.items():
+            tensor = getattr(self, name)
+            if tensor.shape != shape:
+                raise InputError(uri, expected=f"{name} of shape {shape}", found=f"{tensor.shape}")
+            if not np.isfinite(tensor).all():
+                raise InputError(uri, expected=f"finite values in {name}", found="NaN or infinity")
 
     def to_sklearn(self) -> Pipeline:
         """The same projection as a fitted scikit-learn Pipeline of StandardScaler and PCA (float64 in and out)."""

@@ -1,6 +1,10 @@
 """Fixtures that every test may use, and what happens when a component is missing."""
 
 import os
+
+# One thread each, before numpy and torch are loaded: the tests' arrays are small, and Ray's workers share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn

@@ -1,10 +1,11 @@
 """The `balletal` command: every workflow as a subcommand. Each is also `python -m workflows.<name>`."""
 
 import importlib
+import sys
 
 import typer
 
-from workflows.console import run
+from workflows.console import INTERRUPTED, run
 
 # Command -> module that holds a typer command `main` or a typer group `app`, by help panel.
 COMMANDS = {
@@ -43,7 +44,10 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script."""
-    run(build())
+    try:
+        run(build())
+    except KeyboardInterrupt:  # while the commands are still being imported; later, each ends with this code itself
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

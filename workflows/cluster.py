@@ -4,9 +4,10 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import ray
@@ -33,9 +34,17 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     Raises:
         InputError: ``RAY_TMPDIR`` is too long for the sockets below it.
     """
-    if ray.is_initialized():
-        yield
-        return
+    # Ray prints warnings of its own to stdout, where a command's JSON goes.
+    with redirect_stdout(sys.stderr):
+        if ray.is_initialized():
+            yield
+        else:
+            with _open(address, num_cpus):
+                yield
+
+
+@contextmanager
+def _open(address: str | None, num_cpus: int | None) -> Iterator[None]:
     _quiet()
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
@@ -48,8 +57,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
 
     folder = _short_folder()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Of Ray's C++ parts, which would tell the terminal of every actor pool; read once, when Ray is loaded.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Serve gives up on its HTTP proxy after 5 s, which a busy laptop needs to start it.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     # It watches for nodes that a cloud takes away: none here, and it logs an error about itself.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:

@@ -163,12 +163,12 @@ def show(runs: list[dict[str, Any]], kind: str) -> None:
     table = Table(title=f"validation videos, split by {kind}", box=None, title_justify="left")
     for column in ("run", "avg mAP", "mAP@.5", "frames", "in steps", "start", "end", "params", "time"):
         table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
-    for row in comparison_table(runs).itertuples():
+    for row in comparison_table(runs).rename(columns={"map_0.5": "map_at_half"}).itertuples():
         errors = [f"{e:.2f} s" if pd.notna(e) else "-" for e in (row.start_error_s, row.end_error_s)]
         table.add_row(
             row.run,
             f"{row.average_map:.3f}",
-            f"{row[3]:.3f}",
+            f"{row.map_at_half:.3f}",
             f"{row.frame_accuracy:.1%}",
             f"{row.foreground_accuracy:.1%}",
             *errors,

@@ -38,7 +38,11 @@ def with_settings(values: dict[str, Any], settings: Iterable[str]) -> dict[str, 
         if not equals or not path:
             raise InputError(f"--set {setting}", expected="key.key=value", found="no key or no value")
         *parents, last = path.split(".")
-        change: dict[str, Any] = {last: yaml.safe_load(text)}
+        try:
+            change: dict[str, Any] = {last: yaml.safe_load(text)}
+        except yaml.YAMLError as error:
+            found = str(error).replace("\n", " ")
+            raise InputError(f"--set {setting}", expected="a YAML value", found=found) from None
         for key in reversed(parents):
             change = {key: change}
         values = merged(values, change)

@@ -1,6 +1,7 @@
 """What every command shares: exit codes, errors on stderr, JSON on stdout, progress on a terminal."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -11,7 +12,10 @@ from rich.markup import escape
 
 from balletal.errors import BalletalError
 
-OK, FAILED, USAGE, SOME_VIDEOS_FAILED = 0, 1, 2, 3
+OK, FAILED, USAGE, SOME_VIDEOS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+# Packages whose errors say what is wrong with a bucket: no credentials, no network, no such endpoint.
+_STORAGE = ("botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "aiohttp")
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -40,5 +44,21 @@ def run(command: typer.Typer | Callable[..., Any]) -> None:
     try:
         command()
     except BalletalError as error:
-        stderr.print(f"[bold red]error:[/] {escape(str(error))}")
+        # One that Ray brings from a task is of both types, and prints the task's traceback; its cause is ours.
+        _fail(str(getattr(error, "cause", error)))
+    except BrokenPipeError:  # whoever read stdout has gone, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing at exit would fail again
         sys.exit(FAILED)
+    except OSError as error:
+        if error.strerror is None:  # not the system's: a library's own kind, whose traceback is needed
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORAGE:
+            raise
+        _fail(f"{error} ({type(error).__name__})")
+
+
+def _fail(message: str) -> NoReturn:
+    stderr.print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(FAILED)

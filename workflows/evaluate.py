@@ -14,6 +14,8 @@ from balletal.labels import LabelSet
 from balletal.metrics import boundary_errors, evaluate_detections
 from workflows.console import print_json, run, say
 
+_MOST_THRESHOLDS = 100
+
 
 def evaluate(
     ground_truth: str, detections: str, tiou: list[float], subset: str | None = None, labels: str | None = None
@@ -57,11 +59,13 @@ def parse_tiou(text: str) -> list[float]:
         if ":" in text:
             start, stop, step = values
             # Rounded, so that 0.6 is 0.6 and not 0.6000000000000001.
-            values = [round(start + i * step, 9) for i in range(int(np.floor((stop - start) / step + 1e-6)) + 1)]
+            count = int(np.floor((stop - start) / step + 1e-6)) + 1
+            values = [round(start + i * step, 9) for i in range(count)] if count <= _MOST_THRESHOLDS else []
     except (ValueError, ZeroDivisionError, OverflowError):
         values = []
     if not values or not all(0 < value <= 1 for value in values):
-        raise typer.BadParameter(f"{text!r} is not start:stop:step or a list of values in (0, 1]")
+        expected = f"start:stop:step or a list of values in (0, 1], at most {_MOST_THRESHOLDS}"
+        raise typer.BadParameter(f"{text!r} is not {expected}", param_hint="--tiou")
     return values
 
 

@@ -1,6 +1,7 @@
 """Detections for other programs: ActivityNet JSON, CSV, WebVTT subtitles. `python -m workflows.export`."""
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
 import typer
@@ -37,6 +38,8 @@ def main(
     min_score: Annotated[float, typer.Option(help="Leave out detections below this score.")] = 0.0,
 ) -> None:
     """Write detections as JSON, CSV or WebVTT."""
+    if math.isnan(min_score):  # every score would pass
+        raise typer.BadParameter("nan is no score", param_hint="--min-score")
     written = export(detections, to, out, min_score)
     say(f"{len(written.segments)} detections of {len(written.videos)} videos -> {out}")
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -23,10 +23,9 @@ from ray.data import ActorPoolStrategy
 
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import VideoError
-from balletal.features.extractor import Extractor, spec_for
+from balletal.features.extractor import Extractor, read_unit, spec_for
 from balletal.features.store import WHOLE_VIDEO, FeatureStore
 from balletal.video.clips import VideoSegment, plan_segments
-from balletal.video.decode import read_frames
 from balletal.video.probe import VIDEO_SUFFIXES, VideoInfo, probe
 from workflows.cluster import ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
@@ -226,27 +225,23 @@ def _extract_all(store: FeatureStore, units: list[VideoSegment], versions: dict[
 
 
 def _decode(store: FeatureStore, unit: dict[str, Any]) -> dict[str, Any]:
-    """Add the unit's ``frames`` (n, size, size, 3) uint8, and whether they are ``clean``; none when nothing decodes."""
-    spec = store.spec
-    start = unit["first_clip"] * spec.stride
-    stop = start + (unit["clips"] - 1) * spec.stride + spec.window
-    damage: Exception | None
+    """Add the unit's ``frames`` (n, size, size, 3) uint8 and their ``damage`` in words; none when it ``failed``."""
+    segment = VideoSegment(**{field.name: unit[field.name] for field in fields(VideoSegment)})
     try:
-        frames = read_frames(unit["uri"], spec.fps, start, stop, crop=spec.crop, size=spec.size)
-        pixels, damage = frames.pixels, _damage(unit["uri"], frames.damage, stop - start - len(frames.pixels))
+        frames = read_unit(segment, store.spec)
+        if frames.damage and not len(frames.pixels):
+            raise _damage(store, unit, 0, frames.damage)
     except Exception as error:  # whatever a file does, the others go on
-        pixels, damage = np.empty((0, spec.size, spec.size, 3), np.uint8), error
-    if damage is not None:
-        _write_error(store, unit, "decode", damage)
-    if start > 0 and len(pixels) < spec.window:
-        pixels = pixels[:0]  # only a whole video may be shorter than one clip
-    return unit | {"frames": pixels, "clean": damage is None}
+        _write_error(store, unit, "decode", error)
+        pixels = np.empty((0, store.spec.size, store.spec.size, 3), np.uint8)
+        return unit | {"frames": pixels, "damage": "", "failed": True}
+    return unit | {"frames": frames.pixels, "damage": frames.damage or "", "failed": False}
 
 
-def _damage(uri: str, damage: str | None, missing: int) -> VideoError | None:
-    if damage is None:
-        return None
-    return VideoError(uri, "truncated" if missing else "corrupt", expected="pictures that all decode", found=damage)
+def _damage(store: FeatureStore, unit: dict[str, Any], decoded: int, damage: str) -> VideoError:
+    missing = (unit["clips"] - 1) * store.spec.stride + store.spec.window - decoded
+    kind = "truncated" if missing else "corrupt"
+    return VideoError(unit["uri"], kind, expected="pictures that all decode", found=damage)
 
 
 class _ExtractAndWrite:
@@ -260,16 +255,20 @@ class _ExtractAndWrite:
         self.extractor = Extractor(store.spec, weights)
 
     def __call__(self, unit: dict[str, Any]) -> dict[str, Any]:
-        video_id, segment = unit["video_id"], unit["segment"]
-        if len(unit["frames"]) == 0 and not unit["clean"]:
+        if unit["failed"]:
             return {"rows": 0}
+        video_id, segment, damage = unit["video_id"], unit["segment"], unit["damage"]
         try:
             features = self.extractor.extract(unit["frames"], unit["clips"])
+            # Here and not where it was found: what has an error row is not tried again, and a run that is killed
+            # holds decoded units whose features are still to come.
+            if damage:
+                _write_error(self.store, unit, "decode", _damage(self.store, unit, len(unit["frames"]), damage))
             self.store.write_unit(video_id, segment, unit["first_clip"], features)
         except Exception as error:
             _write_error(self.store, unit, "extract", error)
             return {"rows": 0}
-        if unit["clean"]:
+        if not damage:
             self.store.clear_error(video_id, segment)
         return {"rows": len(features)}
 

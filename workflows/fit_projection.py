@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
@@ -177,8 +178,11 @@ def _count_rows(uris: list[str]) -> int:
 
     def rows(uri: str) -> int:
         fs, path = files.filesystem(uri)
-        with fs.open(path) as file:
-            return int(pq.read_metadata(file).num_rows)
+        try:
+            with fs.open(path) as file:
+                return int(pq.read_metadata(file).num_rows)
+        except pa.ArrowInvalid as error:
+            raise InputError(uri, expected="a Parquet file", found=str(error).splitlines()[0]) from None
 
     with ThreadPoolExecutor(16) as pool:
         return sum(pool.map(rows, uris))

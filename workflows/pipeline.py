@@ -6,15 +6,16 @@ Each stage keeps its own record of what is done, so the same command again conti
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from balletal import files
-from balletal.annotations import save_split
+from balletal.annotations import Split, load_split, save_split
 from balletal.backbones.spec import Crop, FeatureSpec
-from balletal.features.extractor import spec_for
+from balletal.errors import InputError
+from balletal.features.extractor import Dtype, spec_for
 from balletal.features.store import FeatureStore
 from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
@@ -41,7 +42,8 @@ class FeaturesConfig(BaseModel):
     window: int = Field(16, gt=0)
     stride: int = Field(4, gt=0)
     crop: Crop = "center"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "bfloat16"
+    dim: int = Field(2048, gt=0, description="length of a released feature")
 
     @model_validator(mode="after")
     def _one_source(self) -> "FeaturesConfig":
@@ -90,8 +92,7 @@ def pipeline(config: PipelineConfig, address: str | None = None) -> dict[str, An
         with stage("features"):
             features, store = _features(config)
         with stage("split"):
-            split = draw_split(config, store)
-            save_split(files.join(out, "split.json"), split)
+            split = _split(config, store)
         with stage("projection"):
             folder = files.join(out, "projection")
             fitted: dict[str, Any] = {}
@@ -116,10 +117,26 @@ def pipeline(config: PipelineConfig, address: str | None = None) -> dict[str, An
     return summary | {"runs": runs}
 
 
+def _split(config: PipelineConfig, store: FeatureStore) -> Split:
+    """The split of the first run: a video that comes later must not move others to another subset."""
+    uri = files.join(config.out, "split.json")
+    if not files.exists(uri):
+        split = draw_split(config, store)
+        save_split(uri, split)
+        return split
+    split = load_split(uri)
+    new = set(store.video_ids()) - set(split.videos)
+    if new:
+        say(f"{len(new)} videos are not in {uri}, or not annotated; they take no part")
+    return split
+
+
 def _features(config: PipelineConfig) -> tuple[dict[str, Any], FeatureStore]:
     source, uri = config.features, config.store or files.join(config.out, "store")
     if source.released is not None:
-        summary = import_features(source.released, uri, fps=source.fps, window=source.window, stride=source.stride)
+        summary = import_features(
+            source.released, uri, fps=source.fps, window=source.window, stride=source.stride, dim=source.dim
+        )
     else:
         assert source.videos is not None
         spec: FeatureSpec = spec_for(
@@ -132,7 +149,10 @@ def _features(config: PipelineConfig) -> tuple[dict[str, Any], FeatureStore]:
             dtype=source.dtype,
         )
         summary = extract(source.videos, uri, spec=spec, weights=source.weights)
-    return summary, FeatureStore.open(uri, summary["spec"])
+    store = FeatureStore.open(uri, summary["spec"])
+    if not store.video_ids():
+        raise InputError(f"store {uri}", expected="features of a video", found=f"none; balletal errors --store {uri}")
+    return summary, store
 
 
 def main(

@@ -113,7 +113,9 @@ def _localize_all(
     """Detections of all videos by video id; and (video_id, type, message) of those that failed."""
     if not video_ids:
         return segment_table(score=()), []
-    durations = dict(zip(known["video_id"], known["duration"], strict=True))
+    # A video's imported features have a row of their own beside the file's, without a duration.
+    timed = known.dropna(subset=["duration"])
+    durations = dict(zip(timed["video_id"], timed["duration"], strict=True))
     rows = [{"video_id": video, "duration": float(durations.get(video, np.nan))} for video in video_ids]
     tasks = -(-len(rows) // VIDEOS_PER_TASK)
     results = (

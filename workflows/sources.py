@@ -41,6 +41,8 @@ def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "
     fs.invalidate_cache()
     sources: dict[str, Source] = {}
     for file in files.list_files(root, suffixes):
+        if not file.lower().endswith(suffixes):  # the one file that was named
+            continue
         name = PurePosixPath(file).relative_to(root).as_posix() if file != root else PurePosixPath(file).name
         video_id = name if video_ids == "path" else PurePosixPath(name).stem
         quote(video_id)  # an id that no file name can hold is told before any work
@@ -101,7 +103,10 @@ def drop_changed(store: FeatureStore, sources: Iterable[Source], suffixes: tuple
 
 def _version(uri: str) -> str:
     fs, path = files.filesystem(uri)
-    info = fs.info(path)
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:  # removed since it was listed, or a link to nothing: reading it will tell
+        return "missing"
     etag = info.get("ETag") or info.get("etag")
     if etag:
         return str(etag).strip('"')

@@ -5,7 +5,9 @@ again continues a run that was stopped and does nothing to one that is finished.
 """
 
 import csv
+import hashlib
 import io
+import json
 import os
 import tempfile
 import time
@@ -16,6 +18,7 @@ from typing import Annotated, Any, get_args
 import numpy as np
 import ray.train
 import torch
+import torch.distributed as dist
 import typer
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
@@ -39,10 +42,11 @@ from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
 from balletal.metrics.localizer import evaluate_localizer
 from balletal.projection import Projection
+from balletal.segments import SEGMENT_COLUMNS
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
-from balletal.tal.localizer import Localizer, on_clip_grid
+from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
-from balletal.tal.sequences import LabelledSequence, SequenceFile, write_sequences
+from balletal.tal.sequences import LabelledSequence, SequenceFile, on_clip_grid, write_sequences
 from balletal.tal.training import Training, steps_per_epoch
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
@@ -53,44 +57,80 @@ from workflows.tables import write_detections
 def prepare(
     store: FeatureStore, projection: Projection, annotations: Annotations, labels: LabelSet, split: Split, out: str
 ) -> None:
-    """Write what training reads: `sequences/`, `ground_truth.json` (validation) and `split.json`.
+    """Write what training reads: `split.json`, `sequences/`, and `ground_truth.json` (validation) last.
+
+    A video whose annotations know no duration lasts as long as its container says, else as its features.
 
     Raises:
         SpecMismatchError: store and projection were made for different features.
-        InputError: a subset that training needs has no video with features and a known duration.
+        InputError: training or validation has no video with features and annotations; ``out`` holds other data.
     """
     projection.spec.require(store.spec, mine="the projection", others=f"store {store.uri}")
-    save_split(files.join(out, "split.json"), split)
     segments, dropped = usable_segments(annotations, labels)
     if any(dropped.values()):
         say(f"left out of training: {', '.join(f'{n} {kind}' for kind, n in dropped.items() if n)}")
-    by_video = dict(list(segments.groupby("video_id")))
-    known = set(store.video_ids()) & set(annotations.durations)
-    for subset in ("training", "validation"):
-        chosen = [video_id for video_id in split.video_ids(subset) if video_id in known]
-        missing = len(split.video_ids(subset)) - len(chosen)
+    known = set(store.video_ids()) & set(annotations.videos["video_id"])
+    chosen = {subset: [v for v in split.video_ids(subset) if v in known] for subset in ("training", "validation")}
+    for subset, video_ids in chosen.items():
+        missing = len(split.video_ids(subset)) - len(video_ids)
         if missing:
-            say(f"{subset}: {missing} videos of the split have no features or no known duration, left out")
-        if not chosen:
-            raise InputError(f"{subset} subset", expected="a video with features and a known duration", found="none")
+            say(f"{subset}: {missing} videos of the split have no features or no annotations, left out")
+        if not video_ids:
+            raise InputError(f"{subset} subset", expected="a video with features and annotations", found="none")
+    durations = _durations(store, annotations, chosen["training"] + chosen["validation"])
+    content = json.dumps([chosen, durations, segments[list(SEGMENT_COLUMNS)].values.tolist()], sort_keys=True)
+    claim(
+        files.join(out, "sequences"),
+        {
+            "spec": store.spec.to_dict(),
+            "projection": projection.digest,
+            "labels": labels.name,
+            "split": {"by": split.by, "seed": split.seed},
+            "videos, durations and segments": hashlib.sha256(content.encode()).hexdigest(),
+        },
+    )
+    if files.exists(files.join(out, "ground_truth.json")):
+        return
+    by_video = dict(list(segments.groupby("video_id")))
+    rows = dict.fromkeys(chosen, 0)
+    for subset in chosen:
 
-        def sequences(chosen: list[str] = chosen) -> Iterator[LabelledSequence]:
-            for video in store.iter_videos(chosen):
-                rows = by_video.get(video.video_id, segments.iloc[:0])
+        def sequences(subset: str = subset) -> Iterator[LabelledSequence]:
+            for video in store.iter_videos(chosen[subset]):
+                if len(video.features) == 0:
+                    continue
+                rows[subset] += len(video.features)
+                steps = by_video.get(video.video_id, segments.iloc[:0])
                 yield LabelledSequence(
                     video_id=video.video_id,
                     features=on_clip_grid(video, projection),
-                    segments=rows[["start", "end"]].to_numpy(),
-                    classes=np.array([labels.index[name] for name in rows["label"]], dtype=np.int64),
-                    duration=annotations.durations[video.video_id],
+                    segments=steps[["start", "end"]].to_numpy(),
+                    classes=np.array([labels.index[name] for name in steps["label"]], dtype=np.int64),
+                    duration=durations[video.video_id],
                 )
 
         meta = {"spec": store.spec.to_dict(), "labels": labels.to_dict(), "subset": subset}
         uri = files.join(out, "sequences", f"{subset}.parquet")
         write_sequences(uri, sequences(), dim=projection.dim, meta=meta)
-    usable = Annotations(segments, annotations.videos)
-    validation = usable.select([v for v in split.video_ids("validation") if v in known])
-    write_activitynet(files.join(out, "ground_truth.json"), validation, labels)
+    if projection.rows > rows["training"]:
+        say(
+            f"the projection was fitted on {projection.rows} features, the training videos have {rows['training']}: it "
+            "has seen others too, perhaps the validation videos; fit-projection --split keeps them apart"
+        )
+    save_split(files.join(out, "split.json"), split)
+    validation = annotations.videos[annotations.videos["video_id"].isin(chosen["validation"])]
+    validation = validation.assign(duration=[durations[v] for v in validation["video_id"]])
+    mine = segments[segments["video_id"].isin(chosen["validation"])].reset_index(drop=True)
+    ground_truth = Annotations(mine, validation.reset_index(drop=True))
+    write_activitynet(files.join(out, "ground_truth.json"), ground_truth, labels)
+
+
+def _durations(store: FeatureStore, annotations: Annotations, video_ids: list[str]) -> dict[str, float]:
+    probed = store.videos().dropna(subset=["duration"])
+    durations = dict(zip(probed["video_id"], probed["duration"], strict=True)) | annotations.durations
+    missing = [video_id for video_id in video_ids if video_id not in durations]
+    durations |= {video.video_id: float(video.end_s[-1]) for video in store.iter_videos(missing)}
+    return {video_id: float(durations[video_id]) for video_id in video_ids}
 
 
 def fit(sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: int = 1) -> TemporalModel:
@@ -133,18 +173,29 @@ def fit(sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: i
 
 def _train_loop(config: dict[str, Any]) -> BalletalError | None:
     """One Ray Train worker. What a user can act on is returned: a raised error would be tried again, in vain."""
+    data: list[SequenceFile] = []
+    failure: BalletalError | None = None
     try:
-        _run_epochs(config)
+        data = [SequenceFile(files.join(config["sequences"], f"{s}.parquet")) for s in ("training", "validation")]
+    except BalletalError as error:
+        failure = error
+    # Told to every rank: one that returned alone would leave the others waiting for it.
+    failures = [failure]
+    if dist.is_initialized():
+        failures = [None] * dist.get_world_size()
+        dist.all_gather_object(failures, failure)
+    if any(failures):
+        return next(error for error in failures if error)
+    try:
+        _run_epochs(config, *data)
     except BalletalError as error:
         return error
     return None
 
 
-def _run_epochs(config: dict[str, Any]) -> None:
+def _run_epochs(config: dict[str, Any], training_data: SequenceFile, validation_data: SequenceFile) -> None:
     """Epochs, and on rank 0 curves and checkpoints."""
     settings = Recipe.model_validate(config["recipe"])
-    training_data = SequenceFile(files.join(config["sequences"], "training.parquet"))
-    validation_data = SequenceFile(files.join(config["sequences"], "validation.parquet"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     training = Training(
         settings,
@@ -227,10 +278,8 @@ def train(
     split = load_split(files.join(prepared, "split.json"))
     config = {
         "name": name,
-        "spec": store.spec.to_dict(),
-        "labels": labels.name,
-        "split": {"by": split.by, "seed": split.seed},
         "data": data,
+        "sequences": read_yaml(files.join(prepared, "sequences", "config.yaml")),
         "recipe": settings.model_dump(mode="json"),
     }
     claim(out, config)
@@ -251,7 +300,7 @@ def train(
         "recipe": recipe_name,
         "seed": settings.seed,
         "subset": "validation",
-        "split": config["split"],
+        "split": {"by": split.by, "seed": split.seed},
         "videos": len(ground_truth.durations),
         **measured,
         "losses": {
@@ -264,7 +313,7 @@ def train(
     }
     about = {
         "data": data,
-        "split": config["split"],
+        "split": metrics["split"],
         "validation": {
             "average_map": measured["detection"]["average_map"],
             "foreground_accuracy": measured["frames"]["foreground_accuracy"],
@@ -272,8 +321,9 @@ def train(
     }
     Localizer(name, labels, projection, settings, model, about).save(files.join(out, "bundle"))
     write_detections(out, detections, localizer)
-    write_activitynet(files.join(out, "ground_truth.json"), ground_truth, labels)
-    save_split(files.join(out, "split.json"), split)
+    if out != prepared:
+        write_activitynet(files.join(out, "ground_truth.json"), ground_truth, labels)
+        save_split(files.join(out, "split.json"), split)
     files.write_json(metrics_uri, metrics)
     return metrics
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -49,7 +50,7 @@ class FeatureSpec:
     def __post_init__(self) -> None:
         for name in ("fps", "window", "stride", "dim"):
             value = getattr(self, name)
-            if not value > 0:
+            if not 0 < value < math.inf:  # not a number is neither
                 raise InputError("feature spec", expected=f"{name} above 0", found=str(value))
         # JSON has no tuples and may write 25 for 25.0: the same spec must hash alike however it was read.
         object.__setattr__(self, "streams", tuple(self.streams))
@@ -64,10 +65,6 @@ class FeatureSpec:
     @property
     def stride_s(self) -> float:
         return self.stride / self.fps
-
-    @property
-    def window_s(self) -> float:
-        return self.window / self.fps
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"streams": list(self.streams)}

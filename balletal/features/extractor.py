@@ -14,7 +14,7 @@ from balletal.backbones.spec import Crop, FeatureSpec
 from balletal.backbones.weights import digest, load_state
 from balletal.errors import InputError, SpecMismatchError
 from balletal.video.clips import VideoSegment, clip_count
-from balletal.video.decode import read_frames
+from balletal.video.decode import Frames, read_frames
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -106,6 +106,23 @@ def _check(spec: FeatureSpec) -> None:
         raise InputError(f"crop {spec.crop}", expected="center or full", found="a crop that is not there yet")
 
 
+def read_unit(unit: VideoSegment, spec: FeatureSpec) -> Frames:
+    """The analysis frames that the clips of a unit of work see.
+
+    None, where less than one window is left of a unit that does not begin its video: only a video that is shorter than
+    a window is filled up.
+
+    Raises:
+        VideoError: the video cannot be opened or nothing in it can be decoded.
+    """
+    start = unit.first_clip * spec.stride
+    stop = start + (unit.clips - 1) * spec.stride + spec.window
+    frames = read_frames(unit.uri, spec.fps, start, stop, crop=spec.crop, size=spec.size)
+    if start > 0 and len(frames.pixels) < spec.window:
+        return Frames(frames.pixels[:0], frames.damage)
+    return frames
+
+
 class Extractor:
     """A backbone on a device, making the features of one spec and no others.
 
@@ -180,10 +197,6 @@ class Extractor:
         Raises:
             VideoError: the video cannot be opened or nothing in it can be decoded.
         """
-        spec = self.spec
-        start = unit.first_clip * spec.stride
-        stop = start + (unit.clips - 1) * spec.stride + spec.window
-        frames = read_frames(unit.uri, spec.fps, start, stop, crop=spec.crop, size=spec.size)
-        whole = unit.first_clip == 0 or len(frames.pixels) >= spec.window
-        features = self.extract(frames.pixels if whole else frames.pixels[:0], unit.clips)
+        frames = read_unit(unit, self.spec)
+        features = self.extract(frames.pixels, unit.clips)
         return FeatureRows(unit.video_id, unit.segment, unit.first_clip, features, frames.damage)

@@ -52,7 +52,7 @@ def read_npy(uri: str, spec: FeatureSpec) -> NDArray[Any]:
     content = files.read_bytes(uri)
     try:
         features = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy has many: a damaged archive, a header that asks for more than the memory
         raise InputError(uri, expected="a .npy file of numbers", found=str(error) or "an empty file") from None
     if not isinstance(features, np.ndarray) or features.dtype.kind != "f":
         raise InputError(uri, expected="an array of floats", found=f"{getattr(features, 'dtype', 'an archive')}")

@@ -59,6 +59,9 @@ def read_results(folder: str | Path) -> Results:
         run_folders = [folder]
     else:
         run_folders = sorted(path.parent for path in folder.glob("runs/*/metrics.json"))
+        if (folder / "comparison.json").is_file():  # names the runs of the last comparison; others are older ones
+            names = {run["name"] for run in files.read_json(str(folder / "comparison.json"))["runs"]}
+            run_folders = [path for path in run_folders if path.name in names]
     if not run_folders:
         raise InputError(str(folder), expected="a train or compare directory", found="no metrics.json and no runs/*/")
     runs = [_read_run(path) for path in run_folders]

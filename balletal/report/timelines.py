@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from balletal.metrics.detection import match_detections
 from balletal.report.runs import Results
-from balletal.segments import tiou
 
 TIOU = 0.5
 
@@ -38,7 +37,7 @@ def choose_shown(ground_truth: pd.DataFrame, detections: pd.DataFrame) -> Shown:
     """
     # A stable sort, so that equal scores keep their order in the file.
     ranked = detections.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
-    ranked["hit"] = _hits(ground_truth, ranked)
+    ranked["hit"] = match_detections(ground_truth, ranked, np.array([TIOU]))[0] >= 0
     if ranked.empty:
         return Shown(0.0, 0.0, 0.0, 0.0, ranked)
     found = ranked["hit"].to_numpy().cumsum()
@@ -55,22 +54,6 @@ def choose_shown(ground_truth: pd.DataFrame, detections: pd.DataFrame) -> Shown:
         recall=float(found[best] / len(ground_truth)) if len(ground_truth) else 0.0,
         detections=ranked[:kept],
     )
-
-
-def _hits(ground_truth: pd.DataFrame, ranked: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each detection, in descending score, takes a still free annotated segment of its video and class."""
-    hit = np.zeros(len(ranked), dtype=bool)
-    truth = {key: rows[["start", "end"]].to_numpy() for key, rows in ground_truth.groupby(["video_id", "label"])}
-    for key, rows in ranked.groupby(["video_id", "label"], sort=False):
-        if key not in truth:
-            continue
-        overlaps = tiou(rows[["start", "end"]].to_numpy(), truth[key])
-        for position, overlap in zip(rows.index, overlaps, strict=True):
-            best = int(overlap.argmax())
-            if overlap[best] >= TIOU:
-                hit[position] = True
-                overlaps[:, best] = -1.0
-    return hit
 
 
 def timeline_data(

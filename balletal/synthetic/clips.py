@@ -4,6 +4,7 @@ This is not the synthetic corpus: one figure, five classes, no scenery, no camer
 video to report can run in minutes without any data. The same seed gives the same pictures and annotations.
 """
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def write_clips(out: str, videos: int, seconds: float, seed: int = 0) -> dict[st
     Raises:
         InputError: fewer than 3 videos (no split) or clips under 2 s (no room for a step).
     """
-    if videos < 3 or seconds < 2:
+    if videos < 3 or not 2 <= seconds < math.inf:  # not a number is neither
         raise InputError("clips", expected="at least 3 videos of 2 s", found=f"{videos} of {seconds:g} s")
     held_out = max(1, round(0.15 * videos))
     database: dict[str, Any] = {}

@@ -19,12 +19,12 @@ def candidates(
         segments (N, 2) seconds within [0, duration], scores (N,) in [0, 1], class ids (N,); best first.
     """
     real = outputs.mask[b]
+    centers = grid.centers(len(real))[real.cpu().numpy()][:, None]
     logits = outputs.classes[b, real].double()
     boundaries = outputs.boundaries[b, real].double().cpu().numpy()
     if outputs.quality.numel():
         # The geometric mean of "this class" and "these boundaries": both must hold.
         probabilities = (logits.sigmoid() * outputs.quality[b, real].double().sigmoid()[:, None]).sqrt()
-        centers = grid.centers(len(boundaries))[:, None]
         segments = centers + boundaries * grid.step * np.array([-1.0, 1.0])
     else:
         probabilities = logits.softmax(-1)
@@ -80,7 +80,7 @@ def class_scores(
         times: ascending seconds.
     """
     if not outputs.quality.numel():
-        probabilities = outputs.classes[b, outputs.mask[b]].double().softmax(-1).cpu().numpy()
+        probabilities = (outputs.classes[b].double().softmax(-1) * outputs.mask[b][:, None]).cpu().numpy()
         step = np.floor((times - grid.offset) / grid.step).astype(np.int64)
         return probabilities[step.clip(0, len(probabilities) - 1)]
     segments, scores, labels = candidates(outputs, b, grid, duration, config)

@@ -28,7 +28,7 @@ from balletal.segments import segment_table
 from balletal.tal.config import Recipe
 from balletal.tal.decoding import class_scores, decode, run_model
 from balletal.tal.models import Outputs, TemporalModel
-from balletal.tal.sequences import Grid
+from balletal.tal.sequences import Grid, on_clip_grid
 
 MANIFEST, MODEL_FILE, CARD = "bundle.json", "model.safetensors", "card.md"
 FORMAT = "balletal-bundle-1"
@@ -64,8 +64,7 @@ class Localizer:
     def digest(self) -> str:
         """sha256 over all that decides a detection: labels, spec, projection, recipe and weights."""
         parts = hashlib.sha256(json.dumps(self._decisive(), sort_keys=True).encode())
-        for tensor in (self.projection.mean, self.projection.scale, self.projection.components):
-            parts.update(np.ascontiguousarray(tensor).tobytes())
+        parts.update(self.projection.digest.encode())
         for name, value in sorted(self.model.state_dict().items()):
             parts.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return parts.hexdigest()
@@ -190,11 +189,3 @@ class Localizer:
             f"# {self.name}\n\nA balletal bundle: finds {len(self.labels)} classes ({self.labels.name}) in features of "
             f"spec {self.spec}.\n\nDigest {self.digest}\n\n{facts}\n"
         )
-
-
-def on_clip_grid(video: VideoFeatures, projection: Projection) -> NDArray[np.float32]:
-    """Projected features, row k for clip k: (T, K) float32; clips that the video lacks are zero, the mean feature."""
-    clips = np.rint(video.start_s / projection.spec.stride_s).astype(np.int64)
-    rows = np.zeros((int(clips[-1]) + 1 if len(clips) else 0, projection.dim), dtype=np.float32)
-    rows[clips] = projection.transform(video.features)
-    return rows

@@ -17,14 +17,14 @@ from balletal.tal.config import ModelConfig
 
 
 class Outputs(NamedTuple):
-    """What a model says of each sub-step; padding is left in (see ``mask``).
+    """What a model says of each sub-step; padding and gaps are left in (see ``mask``).
 
     Attributes:
         classes: (B, T', C) logits.
         boundaries: (B, T', 2); ``fraction``: start and end over the video's length, by a sigmoid; ``distance``:
             distances to start and end in sub-steps, not negative.
         quality: (B, T') logit of the expected tIoU of the segment said here; zero-size for ``fraction``.
-        mask: (B, T') bool, true at real sub-steps.
+        mask: (B, T') bool, true at sub-steps that are neither padding nor a gap in the video.
     """
 
     classes: Tensor
@@ -148,12 +148,19 @@ class TemporalModel(nn.Module):
             nn.init.constant_(self.class_head.bias, -4.6)
 
     def forward(self, features: Tensor, mask: Tensor) -> Outputs:
-        """features (B, T, K) float, mask (B, T) bool -> :class:`Outputs` at T * upsample sub-steps."""
+        """features (B, T, K) float, mask (B, T) bool -> :class:`Outputs` at T * upsample sub-steps.
+
+        The mask says what is no padding; a row of zeros in it is a gap in the video (see
+        :func:`balletal.tal.sequences.on_clip_grid`), which is passed over but not answered for.
+        """
+        answered = mask & features.any(-1)
         x = self.encoder(self.input_dropout(features), mask)
         if self.substeps is None:
             boundaries = torch.sigmoid(self.boundary_head(x))
-            return Outputs(self.class_head(x), boundaries, x.new_zeros(0), mask)
-        mask = mask.repeat_interleave(self.config.upsample, dim=1)
+            return Outputs(self.class_head(x), boundaries, x.new_zeros(0), answered)
+        mask, answered = (m.repeat_interleave(self.config.upsample, dim=1) for m in (mask, answered))
         x = self.substeps(x, mask)
         assert self.quality_head is not None
-        return Outputs(self.class_head(x), F.softplus(self.boundary_head(x)), self.quality_head(x).squeeze(-1), mask)
+        return Outputs(
+            self.class_head(x), F.softplus(self.boundary_head(x)), self.quality_head(x).squeeze(-1), answered
+        )

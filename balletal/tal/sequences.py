@@ -20,6 +20,8 @@ from torch import Tensor
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
+from balletal.features.store import VideoFeatures
+from balletal.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class LabelledSequence:
     segments: NDArray[np.float64]
     classes: NDArray[np.int64]
     duration: float
+
+
+def on_clip_grid(video: VideoFeatures, projection: Projection) -> NDArray[np.float32]:
+    """Projected features with row k for clip k, (T, K) float32.
+
+    A clip that the video lacks (its segment failed) is a row of zeros, which no real clip projects to; models pass over
+    it without an answer.
+    """
+    clips = np.rint(video.start_s / projection.spec.stride_s).astype(np.int64)
+    rows = np.zeros((int(clips[-1]) + 1 if len(clips) else 0, projection.dim), dtype=np.float32)
+    rows[clips] = projection.transform(video.features)
+    return rows
 
 
 def write_sequences(uri: str, sequences: Iterable[LabelledSequence], *, dim: int, meta: dict) -> int:

@@ -75,7 +75,7 @@ class Training:
             mine = batch[_rank() :: _world_size()]
             videos = [crop(data[int(i)], self.grid, self.recipe, crops[i]) for i in mine]
             losses, positives = self._losses(self.parallel, videos)
-            count = max(1.0, float(_global_sum(torch.tensor(positives, dtype=torch.float64))))
+            count = max(1.0, float(self._global_sum(torch.tensor(positives, dtype=torch.float64))))
             keep = optim.normalizer_momentum if self.normalizer else 0.0
             self.normalizer = keep * self.normalizer + (1 - keep) * count
             # DistributedDataParallel averages gradients over workers; the sum is wanted.
@@ -91,7 +91,7 @@ class Training:
                 self.scheduler.step()
             sums += torch.tensor([float(losses[name].detach()) for name in LOSSES] + [positives], dtype=torch.float64)
         self.epoch += 1
-        return _means(_global_sum(sums))
+        return _means(self._global_sum(sums))
 
     @torch.no_grad()
     def validate(self, data: Sequence[LabelledSequence]) -> dict[str, float]:
@@ -101,7 +101,7 @@ class Training:
         for i in range(_rank(), len(data), _world_size()):
             losses, positives = self._losses(self.averaged, [data[i]])
             sums += torch.tensor([float(losses[name]) for name in LOSSES] + [positives], dtype=torch.float64)
-        means = _means(_global_sum(sums))
+        means = _means(self._global_sum(sums))
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(means["total"])
         return means
@@ -112,6 +112,7 @@ class Training:
         targets = self._targets(videos, features.shape[1])
         targets = Targets(*(t.to(self.device) for t in (targets.classes, targets.boundaries, targets.positive)))
         outputs: Outputs = model(features.to(self.device), mask.to(self.device))
+        targets = replace(targets, positive=targets.positive & outputs.mask)
         if self.recipe.model.boundary == "fraction":
             losses = paper_loss(outputs, targets)
         else:
@@ -133,6 +134,14 @@ class Training:
         upsample = self.recipe.model.upsample
         steps = features * upsample
         return localize_targets(videos, self.grid, steps, upsample, self.num_classes, config.center_radius)
+
+    def _global_sum(self, value: Tensor) -> Tensor:
+        """The sum over workers, made where their collective operations work (NCCL: on the GPU)."""
+        if _world_size() == 1:
+            return value
+        value = value.to(self.device)
+        dist.all_reduce(value)
+        return value.cpu()
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs to go on as if it had not stopped."""
@@ -180,6 +189,7 @@ def crop(sequence: LabelledSequence, grid: Grid, recipe: Recipe, at: float) -> L
     inside = (middle > 0) & (middle < duration)
     return replace(
         sequence,
+        duration=duration + 2 * grid.offset,
         features=sequence.features[first : first + recipe.optim.max_features],
         segments=segments[inside],
         classes=sequence.classes[inside],
@@ -229,9 +239,3 @@ def _rank() -> int:
 
 def _world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _global_sum(value: Tensor) -> Tensor:
-    if _world_size() > 1:
-        dist.all_reduce(value)
-    return value

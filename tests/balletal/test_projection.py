@@ -1,5 +1,6 @@
 """The projection equals scikit-learn's, however the rows are divided."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,19 @@ def test_refuses_files_that_are_no_projection_and_features_of_another_length(tmp
         Projection.load(str(tmp_path))
     with pytest.raises(InputError, match=rf"shape \(T, {DIM}\), found \(5, 3\)"):
         made.transform(np.zeros((5, 3)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": np.zeros(3)}, r"mean of shape"),
+        ({"components": np.zeros((4, DIM))}, r"components of shape \(10, "),
+        ({"scale": np.full(DIM, np.nan)}, "finite values in scale"),
+    ],
+)
+def test_refuses_a_projection_whose_parts_do_not_fit(
+    tmp_path: Path, change: dict[str, np.ndarray], message: str
+) -> None:
+    replace(fitted(rows(), 10), **change).save(str(tmp_path))
+    with pytest.raises(InputError, match=message):
+        Projection.load(str(tmp_path))

@@ -37,3 +37,13 @@ def test_folder_follows_ray_tmpdir_as_far_as_sockets_allow(tmp_path: Path, monke
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "a-rather-long-name"))
     with pytest.raises(InputError, match="a RAY_TMPDIR of at most 24 bytes"):
         _short_folder()
+
+
+def test_what_ray_prints_does_not_reach_stdout(capsys: pytest.CaptureFixture[str], ray_cluster: None) -> None:
+    """The ray_cluster of the tests is open: a session in it is nested, as in a pipeline."""
+    with ray_session():
+        print("(raylet) WARNING")
+    print("result")
+    out, err = capsys.readouterr()
+    assert out == "result\n"
+    assert "(raylet) WARNING" in err

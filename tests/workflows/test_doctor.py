@@ -57,6 +57,6 @@ def test_weights_list() -> None:
 
 
 def test_weights_get(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(weights, "get_weights", lambda name, progress: progress(1, 2) or tmp_path / name)
+    monkeypatch.setattr(weights, "get_weights", lambda name: tmp_path / name)
     row = json.loads(runner.invoke(weights.app, ["get", "i3d-rgb-kinetics400", "--json"]).stdout)
     assert row["name"] == "i3d-rgb-kinetics400"

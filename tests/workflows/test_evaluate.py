@@ -115,7 +115,7 @@ def test_thresholds(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "0.3:0.7", "0.3:0.7:0", "0.7:0.3:0.1", "0:0.5:0.1", "0.5:1.5:0.5", "0.3:0.7:nan"]
+    "text", ["", "a", "0.3:0.7", "0.3:0.7:0", "0.7:0.3:0.1", "0:0.5:0.1", "0.5:1.5:0.5", "0.3:0.7:nan", "0.3:0.7:1e-12"]
 )
 def test_thresholds_that_are_none(evaluate, text):
     assert evaluate("--tiou", text).exit_code == 2

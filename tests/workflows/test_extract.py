@@ -22,7 +22,7 @@ from balletal.features.store import FeatureStore
 from balletal.video.decode import read_frames
 from workflows.cli import build
 from workflows.cluster import ray_session
-from workflows.extract import Share, extract, share
+from workflows.extract import Share, _decode, _ExtractAndWrite, extract, share
 from workflows.sources import list_sources
 
 MakeVideo = Callable[..., Path]
@@ -127,6 +127,22 @@ def test_cuts_change_no_value_and_a_damaged_video_keeps_what_decodes(
         patch.setattr(workflows.extract, "ray_session", no_ray)
         again = extract(str(videos), uri, spec=spec, weights=weights)
     assert again["segments"] == summary["segments"] | {"done": 0, "skipped": summary["segments"]["done"]}
+
+
+def test_a_damaged_unit_is_an_error_only_when_its_features_are_written(
+    tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec, weights: str
+) -> None:
+    """A unit with an error row is left alone: a run killed between the two stages must not leave one."""
+    content = make_video(tmp_path / "whole.mp4", 4.0).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: int(len(content) * 0.6)])
+    store = FeatureStore.create(str(tmp_path / "store"), spec)
+    unit = {"video_id": "cut", "uri": str(tmp_path / "cut.mp4"), "segment": 0, "first_clip": 0, "clips": 6}
+    decoded = _decode(store, unit | {"version": "1"})
+    assert decoded["damage"]
+    assert store.errors().empty
+    made = _ExtractAndWrite(store, weights, 1)(decoded)
+    assert made["rows"] == len(store.read("cut").features) > 0
+    assert list(store.errors()["type"]) == ["truncated"]
 
 
 @pytest.mark.ray

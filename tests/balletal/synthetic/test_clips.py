@@ -75,7 +75,7 @@ def test_classes_move_visibly_differently() -> None:
     assert width["ExtensionSecond"] > width["Pirouette"]
 
 
-@pytest.mark.parametrize(("videos", "seconds"), [(2, 5.0), (3, 1.0)])
+@pytest.mark.parametrize(("videos", "seconds"), [(2, 5.0), (3, 1.0), (3, float("nan")), (3, float("inf"))])
 def test_too_little_is_refused(tmp_path: Path, videos: int, seconds: float) -> None:
     with pytest.raises(InputError, match="at least 3 videos of 2 s"):
         write_clips(str(tmp_path), videos, seconds)

@@ -11,8 +11,9 @@ from balletal.features.store import VideoFeatures
 from balletal.labels import LabelSet
 from balletal.projection import Moments, fit
 from balletal.tal.config import ModelConfig, Recipe
-from balletal.tal.localizer import Localizer, on_clip_grid
+from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
+from balletal.tal.sequences import on_clip_grid
 
 
 @pytest.fixture
@@ -75,6 +76,20 @@ def test_a_gap_does_not_shift_what_comes_after_it(localizer):
     expected = on_clip_grid(whole, localizer.projection)
     expected[4:7] = 0
     np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+def test_nothing_is_detected_around_the_middle_of_a_gap(localizer):
+    missing = tuple(range(10, 20))  # clips 10-19 stand for 3.36 - 6.56 s
+    for candidate in (video(), video(missing=missing)):
+        times = np.arange(3.4, 6.5, 0.1)
+        middles = localizer.localize(candidate, duration=30.0)[["start", "end"]].mean(axis=1)
+        inside = ((middles > 3.7) & (middles < 6.2)).sum()
+        best = localizer.class_scores(candidate, times).max()
+        if candidate.features.shape[0] == 30:
+            assert inside > 0
+            assert best > 0
+        else:
+            assert inside == 0
 
 
 def test_features_that_are_not_finite_are_refused_with_their_row(localizer):
