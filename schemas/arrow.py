@@ -38,7 +38,6 @@ VIDEOS = pa.schema(
         pa.field("codec", pa.string()),
         pa.field("rotation", pa.int32()),
         pa.field("frames", pa.int64()),
-        pa.field("segments", pa.int32()),
     ]
 )
 
@@ -47,7 +46,7 @@ ERRORS = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
         pa.field("segment", pa.int32(), nullable=False),  # -1: the whole video
-        pa.field("stage", pa.string(), nullable=False),  # probe | decode | extract | project | localize
+        pa.field("stage", pa.string(), nullable=False),  # probe | decode | extract | import | localize
         pa.field("type", pa.string(), nullable=False),  # VideoError.kind, or the exception's class name
         pa.field("message", pa.string(), nullable=False),
     ]

@@ -22,8 +22,6 @@ ROOMS = [
     {"report"},
     {"synthetic"},
 ]
-# The feature spec is a value without weight that the whole library speaks of.
-EXCEPTIONS = {("video", "balletal.backbones.spec")}
 FORBIDDEN = {"ray", "typer", "rich", "workflows", "fastapi", "streamlit"}
 
 
@@ -53,9 +51,7 @@ def test_a_module_imports_only_from_rooms_above_it(path: Path) -> None:
     for name in imports(path):
         assert name.split(".")[0] not in FORBIDDEN, f"{path} imports {name}"
         if name.startswith("balletal."):
-            assert name.split(".")[1] in allowed or any(room == r and name.startswith(e) for r, e in EXCEPTIONS), (
-                f"{path} imports {name}, a room below it"
-            )
+            assert name.split(".")[1] in allowed, f"{path} imports {name}, a room below it"
 
 
 def test_importing_the_library_loads_no_ray_and_no_command_line() -> None:

@@ -136,8 +136,7 @@ def _probe_all(store: FeatureStore, sources: list[Source]) -> None:
                 store.clear_error(source.video_id, WHOLE_VIDEO)
             columns = asdict(info)
             del columns["vfr"]
-            units = plan_segments(source.video_id, info, store.spec, _clips_per_unit(store.spec))
-            rows.append(columns | {"video_id": source.video_id, "version": source.version, "segments": len(units)})
+            rows.append(columns | {"video_id": source.video_id, "version": source.version})
         if rows and (len(rows) >= _VIDEOS_PER_WRITE or not waiting):
             store.write_videos(rows)
             rows = []

@@ -98,7 +98,7 @@ def _import_one(store: FeatureStore, row: dict[str, Any]) -> dict[str, Any]:
 
 def _video_row(source: Source) -> dict[str, Any]:
     """What is known of a video by its features alone."""
-    return {"video_id": source.video_id, "uri": source.uri, "version": source.version, "segments": 1}
+    return {"video_id": source.video_id, "uri": source.uri, "version": source.version}
 
 
 def main(

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from balletal.errors import InputError, SpecMismatchError
+from balletal.video.decode import Crop
 
 Mode = Literal["windowed", "dense", "imported"]
-Crop = Literal["center", "full", "dancer"]
 
 
 @dataclass(frozen=True)
