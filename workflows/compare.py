@@ -78,9 +78,10 @@ def compare(
     Returns:
         the metrics of each run, also written to ``comparison.json`` and ``comparison.csv`` in ``config.out``.
     """
+    out = files.absolute(config.out)  # Ray Train takes no relative folder
     labels = LabelSet.load(config.labels)
     annotated = read_annotations(config.annotations, labels).select(store.video_ids())
-    prepare(store, projection, annotated, labels, split, config.out)
+    prepare(store, projection, annotated, labels, split, out)
     resources = ray.cluster_resources()
     cpus = int(resources.get("CPU", 1))
     units = int(resources.get("GPU", 0)) or cpus
@@ -102,8 +103,8 @@ def compare(
                     projection,
                     labels,
                     _recipe(config, model, recipe_name, seed),
-                    prepared=config.out,
-                    out=files.join(config.out, "runs", name),
+                    prepared=out,
+                    out=files.join(out, "runs", name),
                     name=name,
                     recipe_name=recipe_name,
                     workers=config.workers,
@@ -120,9 +121,9 @@ def compare(
         detection = done[name]["detection"]
         say(f"{name}: average mAP {detection['average_map']:.3f} after {done[name]['train_seconds']:.0f} s")
     runs = [done[name] for name in sorted(done)]
-    files.write_json(files.join(config.out, "comparison.json"), {"runs": runs})
+    files.write_json(files.join(out, "comparison.json"), {"runs": runs})
     table = comparison_table(runs)
-    files.write_bytes(files.join(config.out, "comparison.csv"), table.to_csv(index=False).encode())
+    files.write_bytes(files.join(out, "comparison.csv"), table.to_csv(index=False).encode())
     return runs
 
 

@@ -77,7 +77,7 @@ def pipeline(config: PipelineConfig, address: str | None = None) -> dict[str, An
         InputError: ``config.out`` holds a run of another configuration; whatever a stage raises.
     """
     out = config.out
-    claim(out, config.model_dump(mode="json"))
+    claim(out, config.model_dump(mode="json", exclude={"out"}))
     stages: dict[str, float] = {}
 
     @contextmanager

@@ -77,6 +77,8 @@ def prepare(
             say(f"{subset}: {missing} videos of the split have no features or no annotations, left out")
         if not video_ids:
             raise InputError(f"{subset} subset", expected="a video with features and annotations", found="none")
+        if not segments["video_id"].isin(video_ids).any():
+            raise InputError(f"{subset} subset", expected=f"a step of label set {labels.name}", found="none")
     durations = _durations(store, annotations, chosen["training"] + chosen["validation"])
     content = json.dumps([chosen, durations, segments[list(SEGMENT_COLUMNS)].values.tolist()], sort_keys=True)
     claim(
@@ -338,20 +340,14 @@ def resolve_recipe(
     return validated(Recipe, with_settings(values, settings or []), where=config or "the recipe")
 
 
-def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises InputError when an option's value is none of its choices."""
-    if value not in choices:
-        raise InputError(option, expected=" or ".join(choices), found=value)
-
-
 def main(
     store: Annotated[str, typer.Option(help="Feature store, a path or an fsspec URI.")],
     projection: Annotated[str, typer.Option(help="Folder that fit-projection wrote.")],
     annotations: Annotated[str, typer.Option(help="Annotation file or folder, any format that balletal reads.")],
     out: Annotated[str, typer.Option(help="Folder of this run.")],
     labels: Annotated[str, typer.Option(help="Label set: a name or a JSON file.")] = "annchor-coarse",
-    model: Annotated[str, typer.Option(help="lstm | cnn")] = "lstm",
-    recipe: Annotated[str, typer.Option(help="localize | paper")] = "localize",
+    model: Annotated[ModelName, typer.Option(help="Which model.")] = "lstm",
+    recipe: Annotated[RecipeName, typer.Option(help="`paper`: the published baseline.")] = "localize",
     split: Annotated[str, typer.Option(help="video | variation | published, or a split file.")] = "video",
     seed: Annotated[int, typer.Option(help="Of the weights, the order of videos and a drawn split.")] = 0,
     config: Annotated[str | None, typer.Option(help="YAML with values of the recipe.")] = None,
@@ -366,17 +362,16 @@ def main(
     The run's folder holds config.yaml, losses.csv, tensorboard/, checkpoints/, bundle/, detections and metrics.json.
     The same command again resumes a run that was stopped.
     """
-    check_choice("--model", model, get_args(ModelName))
-    check_choice("--recipe", recipe, get_args(RecipeName))
-    resolved = resolve_recipe(model, recipe, config=config, settings=settings, seed=seed)  # type: ignore[arg-type]
+    out = files.absolute(out)  # Ray Train takes no relative folder
+    resolved = resolve_recipe(model, recipe, config=config, settings=settings, seed=seed)
     label_set = LabelSet.load(labels)
     fitted = Projection.load(projection)
     features = FeatureStore.open_for(store, fitted.spec, owner=f"projection {projection}")
     annotated = read_annotations(annotations, label_set).select(features.video_ids())
     drawn = split in get_args(By)
     chosen = make_split(annotated, split, seed) if drawn else load_split(split)  # type: ignore[arg-type]
+    prepare(features, fitted, annotated, label_set, chosen, out)
     with ray_session(address):
-        prepare(features, fitted, annotated, label_set, chosen, out)
         metrics = train(
             features,
             fitted,

@@ -167,7 +167,7 @@ class Localizer:
         except (KeyError, ValidationError) as error:
             raise InputError(where, expected="the fields of a bundle", found=str(error)) from None
         except (SafetensorError, RuntimeError) as error:
-            message = str(error).splitlines()[0]
+            message = " ".join(str(error).split())[:200]
             raise InputError(files.join(folder, MODEL_FILE), expected="this bundle's weights", found=message) from None
         localizer = cls(manifest["name"], labels, projection, recipe, model.to(device).eval(), manifest["about"])
         if localizer.digest != manifest["digest"]:
