@@ -63,22 +63,37 @@ class ConvBlock(nn.Module):
 
 
 class LSTMEncoder(nn.Module):
-    """Two-layer BiLSTM; each step then joined with the video's additive-attention summary."""
+    """Two-layer BiLSTM; each step then joined with the video's additive-attention summary.
+
+    Each direction is a layer of its own, and the backward one reads each video reversed within its own length: the same
+    values as a packed bidirectional LSTM, in half of its time on a CPU.
+    """
 
     def __init__(self, in_dim: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(in_dim, hidden, layers, batch_first=True, bidirectional=True, dropout=dropout)
+        dims = [in_dim] + [2 * hidden] * (layers - 1)
+        self.forwards = nn.ModuleList(nn.LSTM(dim, hidden, batch_first=True) for dim in dims)
+        self.backwards = nn.ModuleList(nn.LSTM(dim, hidden, batch_first=True) for dim in dims)
         self.attention = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
         self.dropout = nn.Dropout(dropout)
         self.out_dim: int = 4 * hidden
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, K) -> (B, T, 4 * hidden): [step, attention-weighted mean of all steps]."""
-        packed = nn.utils.rnn.pack_padded_sequence(x, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        steps, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])
-        weights = self.attention(steps).squeeze(-1).masked_fill(~mask, -torch.inf).softmax(1)  # (B, T)
-        context = torch.einsum("bt,btc->bc", weights, steps)
-        return self.dropout(torch.cat([steps, context[:, None].expand_as(steps)], dim=-1))
+        steps = torch.arange(x.shape[1], device=x.device)
+        # (B, T) where step t of the reversed video lies; the padding, which comes first there otherwise, stays behind.
+        mirrored = torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)
+        for i, (forward, backward) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            x = self.dropout(x) if i else x
+            x = torch.cat([forward(x)[0], _take(backward(_take(x, mirrored))[0], mirrored)], dim=-1)
+        weights = self.attention(x).squeeze(-1).masked_fill(~mask, -torch.inf).softmax(1)  # (B, T)
+        context = torch.einsum("bt,btc->bc", weights, x)
+        return self.dropout(torch.cat([x, context[:, None].expand_as(x)], dim=-1))
+
+
+def _take(x: Tensor, steps: Tensor) -> Tensor:
+    """x (B, T, C) at the steps (B, T) of each video."""
+    return x.gather(1, steps[..., None].expand(-1, -1, x.shape[-1]))
 
 
 class CNNEncoder(nn.Module):

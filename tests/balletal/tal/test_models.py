@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from balletal.tal.config import ModelConfig
-from balletal.tal.models import TemporalModel
+from balletal.tal.models import LSTMEncoder, TemporalModel
 from balletal.tal.sequences import collate
 
 
@@ -69,3 +69,18 @@ def test_the_lstm_sees_the_whole_video_and_the_cnn_its_neighbourhood():
     for name, far in (("lstm", True), ("cnn", False)):
         model = _model(name).eval()
         assert bool((model(x, mask).classes[0, 0] != model(changed, mask).classes[0, 0]).any()) is far
+
+
+def test_the_lstm_equals_a_packed_bidirectional_one(sequences):
+    torch.manual_seed(0)
+    encoder = LSTMEncoder(6, hidden=5, layers=2, dropout=0.5).eval()
+    packed = torch.nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True)
+    for layer in range(2):
+        for part, suffix in ((encoder.forwards[layer], ""), (encoder.backwards[layer], "_reverse")):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                setattr(packed, f"{name}_l{layer}{suffix}", getattr(part, f"{name}_l0"))
+    features, mask = collate(sequences[:4])
+    lengths = mask.sum(1)
+    rows = torch.nn.utils.rnn.pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(packed(rows)[0], batch_first=True)
+    assert torch.allclose(encoder(features, mask)[..., :10][mask], expected[mask], atol=1e-6)
