@@ -3,7 +3,9 @@
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import typer
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -11,20 +13,26 @@ from rich.table import Table
 from balletal.annotations import Annotations, read_annotations
 from balletal.errors import InputError
 from balletal.labels import LabelSet
-from balletal.metrics import boundary_errors, evaluate_detections
+from balletal.metrics import boundary_errors, evaluate_detections, frame_labels, frame_metrics
 from workflows.console import print_json, run, say
 
 _MOST_THRESHOLDS = 100
 
 
 def evaluate(
-    ground_truth: str, detections: str, tiou: list[float], subset: str | None = None, labels: str | None = None
+    ground_truth: str,
+    detections: str,
+    tiou: list[float],
+    subset: str | None = None,
+    labels: str | None = None,
+    frame_score: float = 0.3,
 ) -> dict:
-    """`evaluate_detections` of two files, with ``boundaries``.
+    """`evaluate_detections` of two files, with ``boundaries``, and ``frames`` where all durations are known (else None).
 
     Args:
         subset: the videos whose ground truth counts. Detections in other videos are false positives.
         labels: label set by name; finer names become its own.
+        frame_score: a frame gets the class of the best detection over it of at least this score, else background.
 
     Raises:
         InputError: files that cannot be read, no such subset, detections without scores, unknown labels.
@@ -39,7 +47,23 @@ def evaluate(
     # A class may be known without a segment in this subset: from other subsets, the file's taxonomy or the label set.
     known = {*truth.segments["label"], *truth.taxonomy, *(label_set.labels if label_set else ())}
     result = evaluate_detections(chosen.segments, found.segments, tiou, labels=known)
-    return result | {"subset": subset, "boundaries": boundary_errors(chosen.segments, found.segments)}
+    durations = {str(v): chosen.durations.get(v) for v in chosen.videos["video_id"]}
+    frames = None
+    if durations and all(durations.values()):
+        classes = label_set or LabelSet("ground truth", tuple(sorted(known)))
+        sure = found.segments[found.segments["score"] >= frame_score]
+        frames = frame_metrics(_frames(sure, chosen, classes), _frames(chosen.segments, chosen, classes))
+    boundaries = boundary_errors(chosen.segments, found.segments)
+    return result | {"subset": subset, "boundaries": boundaries, "frames": frames}
+
+
+def _frames(table: pd.DataFrame, annotations: Annotations, labels: LabelSet) -> list[NDArray[np.int64]]:
+    """Frame classes of every annotated video by the segments of ``table``."""
+    by_video = dict(list(table.groupby("video_id")))
+    return [
+        frame_labels(by_video.get(video_id, table.iloc[:0]), labels, duration)
+        for video_id, duration in annotations.durations.items()
+    ]
 
 
 def _tell_problems(name: str, annotations: Annotations) -> None:
@@ -75,10 +99,11 @@ def main(
     subset: Annotated[str | None, typer.Option(help="Only this subset's ground truth, such as validation.")] = None,
     tiou: Annotated[str, typer.Option(help="Thresholds start:stop:step, the stop included.")] = "0.3:0.7:0.1",
     labels: Annotated[str | None, typer.Option(help="Label set; finer names become its own.")] = None,
+    frame_score: Annotated[float, typer.Option(help="Lowest score that names a frame's class.", min=0, max=1)] = 0.3,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Average precision by class and tIoU, average recall, its area, and boundary errors."""
-    result = evaluate(ground_truth, detections, parse_tiou(tiou), subset, labels)
+    """Average precision by class and tIoU, average recall, its area, boundary errors, frame accuracy, F1 and edit."""
+    result = evaluate(ground_truth, detections, parse_tiou(tiou), subset, labels, frame_score)
     if json:
         print_json(result)
         return
@@ -101,6 +126,13 @@ def main(
         start, end = errors["start_median_s"], errors["end_median_s"]
         console.print(
             f"median boundary error: start {start:.3f} s, end {end:.3f} s ({errors['matched']} pairs, tIoU 0.5)"
+        )
+    if frames := result["frames"]:
+        f1 = "/".join(f"{100 * frames['f1'][k]:.1f}" for k in ("10", "25", "50"))
+        inside = frames["foreground_accuracy"]
+        console.print(
+            f"frames right: {frames['accuracy']:.1%}, inside steps {'-' if inside is None else f'{inside:.1%}'}; "
+            f"F1@10/25/50 {f1}, edit {100 * frames['edit']:.1f}"
         )
     console.print(f"{result['detections']} detections, {result['segments']} segments in {result['videos']} videos")
     if result["without_ground_truth"]:

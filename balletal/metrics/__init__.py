@@ -2,7 +2,7 @@
 
 from balletal.metrics.boundaries import boundary_errors
 from balletal.metrics.detection import evaluate_detections
-from balletal.metrics.frames import edit_score, f1_overlap, frame_accuracy, frame_labels
+from balletal.metrics.frames import edit_score, f1_overlap, frame_accuracy, frame_labels, frame_metrics
 
 __all__ = [
     "boundary_errors",
@@ -11,4 +11,5 @@ __all__ = [
     "f1_overlap",
     "frame_accuracy",
     "frame_labels",
+    "frame_metrics",
 ]

@@ -4,6 +4,7 @@ Frame labels are class ids, -1 is background. Every score is in [0, 1].
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,27 @@ def f1_overlap(
     # 2PR / (P + R) with P = right / predicted and R = right / true.
     f1 = 2 * right / (predicted + true) if predicted + true else right
     return {f"{100 * overlap:g}": float(value) for overlap, value in zip(overlaps, f1, strict=True)}
+
+
+def frame_metrics(predictions: Sequence[NDArray[np.int64]], truths: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
+    """All frame measures of a set of videos.
+
+    Args:
+        predictions, truths: one array a video, of :func:`frame_labels`.
+
+    Returns:
+        JSON-able: ``accuracy`` and ``foreground_accuracy`` over all frames (None where there are none), ``background``,
+        the share of frames without a step, ``f1`` {"10", "25", "50"}, ``edit`` (mean over the videos).
+    """
+    truth = np.concatenate(truths)
+    accuracy = frame_accuracy(np.concatenate(predictions), truth)
+    return {
+        "accuracy": accuracy["all"],
+        "foreground_accuracy": accuracy["foreground"],
+        "background": float(np.mean(truth == BACKGROUND)),
+        "f1": f1_overlap(predictions, truths),
+        "edit": float(np.mean([edit_score(p, t) for p, t in zip(predictions, truths, strict=True)])),
+    }
 
 
 def edit_score(prediction: NDArray[np.int64], truth: NDArray[np.int64]) -> float:

@@ -12,7 +12,7 @@ from balletal.errors import InputError
 from balletal.features.store import VideoFeatures
 from balletal.metrics.boundaries import boundary_errors
 from balletal.metrics.detection import BALLET_TIOU, evaluate_detections
-from balletal.metrics.frames import GRID_FPS, edit_score, f1_overlap, frame_accuracy, frame_labels
+from balletal.metrics.frames import GRID_FPS, frame_accuracy, frame_labels, frame_metrics
 from balletal.tal.localizer import Localizer
 
 
@@ -50,16 +50,10 @@ def evaluate_localizer(
     if not truths:
         raise InputError("evaluation", expected="at least one video", found="none")
     table = pd.concat(detections, ignore_index=True)
-    truth = np.concatenate(truths)
+    foreground = frame_accuracy(np.concatenate(best), np.concatenate(truths))["foreground"]
     metrics = {
         "detection": evaluate_detections(ground_truth.segments, table, tiou, list(durations), localizer.labels.labels),
-        "frames": {
-            "accuracy": frame_accuracy(np.concatenate(labelled), truth)["all"],
-            "foreground_accuracy": frame_accuracy(np.concatenate(best), truth)["foreground"],
-            "background": float(np.mean(truth < 0)),
-            "f1": f1_overlap(labelled, truths),
-            "edit": float(np.mean([edit_score(p, t) for p, t in zip(labelled, truths, strict=True)])),
-        },
+        "frames": frame_metrics(labelled, truths) | {"foreground_accuracy": foreground},
         "boundaries": boundary_errors(ground_truth.segments, table),
     }
     return table, metrics
