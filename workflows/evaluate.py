@@ -27,7 +27,7 @@ def evaluate(
     labels: str | None = None,
     frame_score: float = 0.3,
 ) -> dict:
-    """`evaluate_detections` of two files, with ``boundaries``, and ``frames`` where all durations are known (else None).
+    """`evaluate_detections` of two files, with ``boundaries`` and, where all durations are known, ``frames``.
 
     Args:
         subset: the videos whose ground truth counts. Detections in other videos are false positives.

@@ -50,10 +50,10 @@ def evaluate_localizer(
     if not truths:
         raise InputError("evaluation", expected="at least one video", found="none")
     table = pd.concat(detections, ignore_index=True)
-    foreground = frame_accuracy(np.concatenate(best), np.concatenate(truths))["foreground"]
+    in_steps = frame_accuracy(np.concatenate(best), np.concatenate(truths))["foreground"]
     metrics = {
         "detection": evaluate_detections(ground_truth.segments, table, tiou, list(durations), localizer.labels.labels),
-        "frames": frame_metrics(labelled, truths) | {"foreground_accuracy": foreground},
+        "frames": frame_metrics(labelled, truths) | {"foreground_accuracy": in_steps},
         "boundaries": boundary_errors(ground_truth.segments, table),
     }
     return table, metrics
