@@ -128,7 +128,7 @@ def test_frames_where_the_durations_are_known(evaluate, monkeypatch):
     # 100 frames, 50 of them in steps: A is found for 22 or 23 of its 25, B for 12 or 13 of its 25.
     assert frames["foreground_accuracy"] == pytest.approx((0.9 + 0.5) / 2, abs=0.02)
     assert frames["accuracy"] == pytest.approx((22.5 + 12.5 + 50) / 100, abs=0.02)
-    assert frames["f1"]["50"] == pytest.approx(1)
+    assert frames["f1"] == {"10": 1.0, "25": 1.0, "50": 0.5}
     assert "frames right: 84" in evaluate("--subset", "validation").output
     none = json.loads(evaluate("--subset", "validation", "--frame-score", "0.95", "--json").stdout)["frames"]
     assert none["foreground_accuracy"] == 0
