@@ -25,7 +25,7 @@ def evaluate(
     tiou: list[float],
     subset: str | None = None,
     labels: str | None = None,
-    frame_score: float = 0.3,
+    frame_score: float = 0.5,
 ) -> dict:
     """`evaluate_detections` of two files, with ``boundaries`` and, where all durations are known, ``frames``.
 
@@ -99,7 +99,7 @@ def main(
     subset: Annotated[str | None, typer.Option(help="Only this subset's ground truth, such as validation.")] = None,
     tiou: Annotated[str, typer.Option(help="Thresholds start:stop:step, the stop included.")] = "0.3:0.7:0.1",
     labels: Annotated[str | None, typer.Option(help="Label set; finer names become its own.")] = None,
-    frame_score: Annotated[float, typer.Option(help="Lowest score that names a frame's class.", min=0, max=1)] = 0.3,
+    frame_score: Annotated[float, typer.Option(help="Lowest score that names a frame's class.", min=0, max=1)] = 0.5,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Average precision by class and tIoU, average recall, its area, boundary errors, frame accuracy, F1 and edit."""

@@ -64,7 +64,7 @@ class DecodeConfig(_Config):
     sigma: float = Field(0.5, gt=0)
     iou_threshold: float = Field(0.5, ge=0, le=1)
     max_segments: int = Field(200, gt=0)
-    frame_threshold: float = Field(0.3, ge=0, le=1, description="below it a frame is called background")
+    frame_threshold: float = Field(0.5, ge=0, le=1, description="below it a frame is called background")
 
 
 class Recipe(_Config):
