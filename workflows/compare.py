@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pandas as pd
 import ray
 import typer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray.exceptions import RayTaskError
 from rich.table import Table
 
@@ -53,6 +53,13 @@ class ComparisonConfig(BaseModel):
     overrides: dict[str, dict[str, Any]] = {}
     workers: int = Field(1, gt=0, description="Ray Train workers of a run")
     data: str = Field("", description="what the models learn from, with its licence")
+
+    @field_validator("out")
+    @classmethod
+    def _local(cls, out: str) -> str:
+        if "://" in out:  # said before hours of training, not by the report after them
+            raise ValueError("should be a local folder: the report is not written to object stores yet")
+        return out
 
 
 class CompareConfig(ComparisonConfig):
