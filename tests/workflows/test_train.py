@@ -131,17 +131,25 @@ def test_a_run_leaves_a_bundle_curves_and_metrics_and_is_not_repeated(
 
 @pytest.mark.ray
 def test_a_killed_run_resumes_where_it_was(corpus: Corpus, tmp_path: Path) -> None:
-    """kill -9 of the driver and its Ray after two epochs: the same command does the rest alone."""
+    """kill -9 of a worker: the run goes on. Then of the driver and its Ray: the same command does the rest."""
     out = tmp_path / "run"
     longer = ["--set", "optim.epochs=400", "--set", "optim.checkpoint_epochs=1"]
     command = [sys.executable, "-m", "workflows.train", *arguments(corpus, out, *longer)[1:]]
     environment = os.environ | {"HOME": str(tmp_path)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not list((out / "checkpoints").glob("checkpoint_*/state.pt")) and time.monotonic() < deadline:
             assert process.poll() is None, "ended before it could be killed"
             time.sleep(0.1)
+        os.kill(_train_worker(tmp_path), signal.SIGKILL)
+        killed = time.time()
+        while (out / "losses.csv").stat().st_mtime < killed + 1 and time.monotonic() < deadline:
+            assert process.poll() is None, "a killed worker ended the run"
+            time.sleep(0.1)
+        epochs = [int(row["epoch"]) for row in csv.DictReader((out / "losses.csv").open())]
+        assert epochs == list(range(1, len(epochs) + 1))
+        _train_worker(tmp_path)  # a new one
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -162,6 +170,19 @@ def test_a_killed_run_resumes_where_it_was(corpus: Corpus, tmp_path: Path) -> No
     assert kept >= 1
     assert kept >= done - 3
     assert Localizer.load(str(out / "bundle")).recipe.optim.epochs == done + 3
+
+
+def _train_worker(home: Path) -> int:
+    """The process of the Ray Train worker whose environment has this HOME."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker") and (
+                f"HOME={home}\0".encode() in (process / "environ").read_bytes()
+            ):
+                return int(process.name)
+        except OSError:  # it ended meanwhile
+            continue
+    raise AssertionError("no training worker runs")
 
 
 def _shorten(out: Path, epochs: int) -> None:
