@@ -1,11 +1,25 @@
 #!/bin/sh
-# The whole system on a small generated clip set: make demo.
+# The whole system in one go: make demo. With DATA, a folder in AnnChor's layout, on real data: make demo DATA=../UJAnnChor
 set -eu
 DEMO=${DEMO:-demo}
+if [ -z "${DATA:-}" ]; then
+  balletal doctor
+  balletal synth --preset "${PRESET:-easy}" --videos "${VIDEOS:-30}" --seconds 16 --size 320x240 --seed 0 --out "$DEMO/corpus"
+  balletal annotations sheet "$DEMO/corpus/annotations.json" --videos "$DEMO/corpus/videos" --out "$DEMO/corpus/sheet.png"
+  balletal pipeline workflows/configs/demo.yaml \
+    --set out="$DEMO/run" --set annotations="$DEMO/corpus/annotations.json" --set features.videos="$DEMO/corpus/videos"
+  exit
+fi
+
+annotations="$DATA/Annotation Files/Processed Model JSON Annotation Files/AnnChor1000-TD.json"
+videos="$DATA/AnnChor1000-Original-Videos"
+released="$DATA/Features/i3d_features"
 balletal doctor
-balletal synth --videos 12 --seconds 16 --out "$DEMO/clips" --seed 0
-balletal pipeline workflows/configs/demo.yaml \
-  --set out="$DEMO/run" --set annotations="$DEMO/clips/annotations.json" --set features.videos="$DEMO/clips"
-echo
-echo "Report:   $DEMO/run/report.html"
-echo "Serve it: .venv/bin/balletal serve --bundle $DEMO/run/runs/cnn-localize/bundle --port 8000"
+if [ -n "$(find -L "$videos" -name '*.mp4' -size +100k 2>/dev/null | head -n 1)" ]; then
+  balletal pipeline workflows/configs/annchor-videos.yaml \
+    --set out="$DEMO/annchor-videos" --set annotations="$annotations" --set features.videos="$videos"
+else
+  echo "no videos below $videos: going on with the features that were released with them"
+  balletal pipeline workflows/configs/annchor-released.yaml \
+    --set out="$DEMO/annchor-released" --set annotations="$annotations" --set features.released="$released"
+fi

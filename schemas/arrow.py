@@ -68,3 +68,16 @@ DETECTIONS = pa.schema(
         pa.field("bundle", pa.string(), nullable=False),
     ]
 )
+
+# Where every joint of every dancer is in every picture of a synthetic video; joints in the order of
+# balletal.synthetic.body.JOINTS, coordinates side by side.
+JOINTS = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("frame", pa.int32(), nullable=False),
+        pa.field("time_s", pa.float64(), nullable=False),
+        pa.field("dancer", pa.int32(), nullable=False),  # 0: the annotated one
+        pa.field("joints_2d", pa.list_(pa.float32(), 44), nullable=False),  # x, y: pixels, also outside the picture
+        pa.field("joints_3d", pa.list_(pa.float32(), 66), nullable=False),  # x, y, z: metres
+    ]
+)

@@ -1,4 +1,4 @@
-"""Annotations: what is in them, what is wrong with them, other formats, splits. `python -m workflows.annotations`."""
+"""Annotations: contents, problems, other formats, splits, pictures. `python -m workflows.annotations`."""
 
 from collections import Counter
 from typing import Annotated, Literal
@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from balletal import files
 from balletal.annotations import (
     Annotations,
     Problem,
@@ -19,13 +20,18 @@ from balletal.annotations import (
     write_activitynet,
     write_csv,
     write_results,
+    write_via_csv,
     write_webvtt,
 )
 from balletal.annotations.splits import By
+from balletal.errors import InputError
 from balletal.labels import LabelSet
+from balletal.report.sheets import choose_examples, contact_sheet
+from balletal.video.probe import VIDEO_SUFFIXES
 from workflows.console import FAILED, finish, print_json, run, say
+from workflows.sources import list_sources
 
-app = typer.Typer(help="Annotations: contents, problems, other formats, splits.", no_args_is_help=True)
+app = typer.Typer(help="Annotations: contents, problems, other formats, splits, pictures.", no_args_is_help=True)
 
 Path_ = Annotated[
     str, typer.Argument(metavar="PATH", help="VIA CSV or project, ActivityNet JSON, CSV, Parquet, or a folder of them.")
@@ -144,8 +150,14 @@ def _print_report(annotations: Annotations, problems: list[Problem], labels: Lab
 @app.command()
 def convert(
     path: Path_,
-    to: Annotated[Literal["activitynet", "csv", "vtt"], typer.Option(help="Format to write.")],
-    out: Annotated[str, typer.Option(help="File to write; for vtt of several videos a folder.")],
+    to: Annotated[Literal["activitynet", "csv", "via", "vtt"], typer.Option(help="Format to write.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="File to write; for vtt of several videos a folder; for via a .csv file, or a folder for one file a "
+            "variation."
+        ),
+    ],
     labels: Labels = None,
 ) -> None:
     """Write annotations in another format. Rows that cannot be segments are told on stderr."""
@@ -157,9 +169,13 @@ def convert(
 
 
 def write(annotations: Annotations, to: str, out: str, labels: LabelSet | None = None) -> None:
-    """Write to ``activitynet`` (the results form where there are scores), ``csv`` or ``vtt``; tells what cannot be."""
+    """Write as ``to``, ``activitynet`` in the results form where there are scores; tells what cannot be written."""
     if to == "csv":
         write_csv(out, annotations)
+    elif to == "via":
+        write_via_csv(out, annotations)
+        if "score" in annotations.segments:
+            say("VIA has no scores: they are left out")
     elif to == "vtt":
         left_out = write_webvtt(out, annotations)
         if left_out:
@@ -168,6 +184,36 @@ def write(annotations: Annotations, to: str, out: str, labels: LabelSet | None =
         write_results(out, annotations.segments, video_ids=annotations.videos["video_id"])
     else:
         write_activitynet(out, annotations, labels)
+
+
+@app.command()
+def sheet(
+    path: Path_,
+    videos: Annotated[str, typer.Option(help="Folder or URI of the videos.")],
+    out: Annotated[str, typer.Option(help="PNG file to write.")],
+    labels: Labels = None,
+    rows_per_label: Annotated[int, typer.Option(min=1, help="How many steps of each class.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other steps.")] = 0,
+) -> None:
+    """A contact sheet: for each class a step in pictures, from start to end. Missing videos are told on stderr."""
+    annotations, label_set = load(path, labels)
+    sources = {source.video_id: source.uri for source in list_sources(videos, VIDEO_SUFFIXES)}
+    missing = sorted(set(annotations.videos["video_id"]) - set(sources))
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        say(f"not in {videos}: {', '.join(missing[:_SHOWN])}{more}")
+    label_set = label_set or closest_label_set(annotations)
+    examples = choose_examples(annotations, sources, label_set, rows_per_label=rows_per_label, seed=seed)
+    if examples.empty:
+        raise InputError(videos, expected=f"a video with a segment in {path}", found="none")
+    names = {*annotations.segments["label"], *annotations.tags["label"]}
+    if absent := sorted(names - set(examples["label"])):
+        say(f"in none of these videos: {', '.join(absent)}")
+    picture, problems = contact_sheet(examples, sources)
+    for problem in problems:
+        say(f"not shown: {problem}")
+    files.write_bytes(out, picture)
+    say(f"{len(examples)} steps of {examples['label'].nunique()} classes -> {out}")
 
 
 @app.command()

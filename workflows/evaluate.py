@@ -1,5 +1,6 @@
 """How good detections are against ground truth: mAP, AR@AN. `python -m workflows.evaluate`."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -30,7 +31,8 @@ def evaluate(
     """`evaluate_detections` of two files, with ``boundaries`` and, where all durations are known, ``frames``.
 
     Args:
-        subset: the videos whose ground truth counts. Detections in other videos are false positives.
+        subset: the videos that count. Detections in another subset's videos are left out; those in videos that the
+            ground truth does not have are false positives.
         labels: label set by name; finer names become its own.
         frame_score: a frame gets the class of the best detection over it of at least this score, else background.
 
@@ -44,6 +46,8 @@ def evaluate(
     if "score" not in found.segments:
         raise InputError(detections, expected="detections with scores", found="segments without")
     chosen = truth.select(subset=subset) if subset else truth
+    elsewhere = set(truth.videos["video_id"]) - set(chosen.videos["video_id"])
+    found = replace(found, segments=found.segments[~found.segments["video_id"].isin(elsewhere)])
     # A class may be known without a segment in this subset: from other subsets, the file's taxonomy or the label set.
     known = {*truth.segments["label"], *truth.taxonomy, *(label_set.labels if label_set else ())}
     result = evaluate_detections(chosen.segments, found.segments, tiou, labels=known)

@@ -169,8 +169,9 @@ def main(
     else:
         show(summary["runs"], resolved.split.by)
         best = max(summary["runs"], key=lambda run: run["detection"]["average_map"])
+        say("stages: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in summary["stages"].items()))
         say(f"report: {summary['report']}")
-        say(f"bundle: {files.join(resolved.out, 'runs', best['name'], 'bundle')}")
+        say(f"serve the best: balletal serve --bundle {files.join(resolved.out, 'runs', best['name'], 'bundle')}")
     if summary["features"].get("videos_failed") or summary["features"].get("failed"):
         say(f"some videos failed: balletal errors --store {resolved.store or files.join(resolved.out, 'store')}")
         finish(SOME_VIDEOS_FAILED)

@@ -13,6 +13,7 @@ from balletal.annotations.splits import (
     split_by_video,
 )
 from balletal.annotations.table import Annotations, Problem, video_table
+from balletal.annotations.via import write_via_csv
 
 __all__ = [
     "Annotations",
@@ -32,5 +33,6 @@ __all__ = [
     "write_activitynet",
     "write_csv",
     "write_results",
+    "write_via_csv",
     "write_webvtt",
 ]

@@ -1,14 +1,19 @@
 """VIA 3 (VGG Image Annotator): its CSV export, as AnnChor published it, and its JSON projects."""
 
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-from balletal.annotations.table import Collector
+import pandas as pd
+
+from balletal import files
+from balletal.annotations.splits import variation_of
+from balletal.annotations.table import Annotations, Collector
 from balletal.errors import InputError
 from balletal.labels import LabelSet
 
@@ -39,8 +44,7 @@ def read_via_csv(where: str, text: str, into: Collector) -> None:
     Some exports went through a spreadsheet that wrapped each row in one more layer of quotes: such a row is one field.
     """
     columns = ["metadata_id", "file_list", "temporal_segment_start", "temporal_segment_end", "metadata"]
-    fine = LabelSet.load("annchor-fine")
-    steps = {str(i): name for i, name in enumerate((*fine.labels, *fine.tags))}
+    steps = _options()
     for line, content in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         if header := re.search(r"CSV_HEADER\s*=\s*([\w,]+)", content):
             columns = header[1].split(",")
@@ -60,6 +64,12 @@ def read_via_csv(where: str, text: str, into: Collector) -> None:
             continue
         named = {name: steps.get(str(v), str(v)) if name == STEP_ATTRIBUTE else str(v) for name, v in values.items()}
         _take(where, line, video_id_of(str(sources[0])), times, named, into)
+
+
+def _options() -> dict[str, str]:
+    """AnnChor's option id of a step, as written in a CSV export -> its fine name."""
+    fine = LabelSet.load("annchor-fine")
+    return {str(i): name for i, name in enumerate((*fine.labels, *fine.tags))}
 
 
 def _csv_times(row: Mapping[str, str]) -> list:
@@ -127,3 +137,60 @@ def _take(where: str, row: int, video_id: str, times: list, values: dict[str, st
         into.problem(where, row, "no-time", f"video {video_id}: {label} without {'times' if start == '' else 'an end'}")
         return
     into.segment(where, row, video_id, start, end, label)
+
+
+def write_via_csv(uri: str, annotations: Annotations) -> None:
+    """Write CSV exports as AnnChor's: a ``.csv`` file of all videos, else a folder with a file for each variation.
+
+    Each video has a row without times that says whether one dancer is seen, where that is known, and a row for each
+    step and tag: AnnChor's option id, or the label itself where it is none of AnnChor's fine names. What is written
+    reads back the same. What a CSV export cannot hold is not in it: durations, frame rates, subsets, scores, and videos
+    of which nothing else is known.
+
+    Raises:
+        InputError: a label that would read back as another one, or a video id that no file can have.
+    """
+    rows = pd.concat([annotations.segments, annotations.tags]) if len(annotations.tags) else annotations.segments
+    by_video = dict(list(rows.sort_values(["start", "end"], kind="stable").groupby("video_id")))
+    targets: dict[str, list[str]] = {}
+    for video in annotations.videos.to_dict("records"):
+        video_id = str(video["video_id"])
+        name = quote(variation_of(video_id), safe=" ()[]+,")
+        target = uri if uri.lower().endswith(".csv") else files.join(uri, f"{name}.csv")
+        written = _csv_rows(video_id, video["solo"], by_video.get(video_id, rows[:0]))
+        targets.setdefault(target, [_CSV_HEAD]).extend(written)
+    for target, lines in targets.items():
+        files.write_bytes(target, "".join(lines).encode())
+
+
+_CSV_HEAD = (
+    "# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)\n"
+    "# CSV_HEADER = metadata_id,file_list,temporal_segment_start,temporal_segment_end,metadata\n"
+)
+
+
+def _csv_rows(video_id: str, solo: bool | None, segments: pd.DataFrame) -> list[str]:
+    """The lines of one video."""
+    source = f"file:///{quote(variation_of(video_id), safe='')}/{quote(video_id, safe='')}.mp4"
+    if video_id_of(source) != video_id:
+        raise InputError(f"video {video_id!r}", expected="an id that a file name can hold", found="one with a slash")
+    names = _options()
+    ids = {name: option for option, name in names.items()}
+    rows: list[tuple] = [] if solo is None else [("", "", {SOLO_ATTRIBUTE: "0" if solo else "1"})]
+    for start, end, label in segments[["start", "end", "label"]].itertuples(index=False, name=None):
+        if label in names:
+            raise InputError(
+                f"label {label!r}", expected="none that AnnChor's files use as a number", found=names[label]
+            )
+        rows.append((start, end, {STEP_ATTRIBUTE: ids.get(label, label)}))
+    lines = []
+    for number, (start, end, values) in enumerate(rows):
+        # VIA draws its ids at random; these are as unlike one another, and the same every time.
+        row_id = "1_" + hashlib.sha256(f"{video_id}:{number}".encode()).hexdigest()[:8]
+        file_list, metadata = (json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in ([source], values))
+        lines.append(f"{_quoted(row_id)},{_quoted(file_list)},{start},{end},{_quoted(metadata)}\n")
+    return lines
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'

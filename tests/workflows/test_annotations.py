@@ -69,6 +69,38 @@ def test_convert(tmp_path, bad, to, name):
     assert again["classes"]["Pirouette"]["segments"] == 1
 
 
+def test_convert_to_via(tmp_path, good):
+    for out in ("via", "all.csv"):
+        assert call("convert", good, "--to", "via", "--out", tmp_path / out).exit_code == 0
+        again = json.loads(call("stats", tmp_path / out, "--json").stdout)
+        assert (again["segments"], again["tags"]) == (2, {"Backwards": 1})
+        assert set(again["classes"]) == {"PirouetteLeft", "Courus"}
+    assert sorted(path.name for path in (tmp_path / "via").iterdir()) == ["ACM.csv", "LA1.csv"]
+    scored = tmp_path / "scored.csv"
+    scored.write_text("video,start,end,label,score\nu,1,2,Courus,0.5\n")
+    assert "no scores" in call("convert", scored, "--to", "via", "--out", tmp_path / "u.csv").stderr
+
+
+def test_sheet(tmp_path, good, make_video):
+    videos = tmp_path / "videos"
+    make_video(videos / "ACM0000.mp4", 5)
+    out = tmp_path / "sheet.png"
+    done = call("sheet", good, "--videos", videos, "--out", out)
+    assert done.exit_code == 0
+    assert f"not in {videos}: LA10001" in done.stderr
+    assert "in none of these videos: Backwards" in done.stderr
+    assert "2 steps of 2 classes" in done.stderr
+    assert out.read_bytes().startswith(b"\x89PNG")
+    again = tmp_path / "again.png"
+    call("sheet", good, "--videos", videos, "--out", again)
+    assert again.read_bytes() == out.read_bytes()
+    (videos / "ACM0000.mp4").write_bytes(b"no video")
+    done = call("sheet", good, "--videos", videos, "--out", again)
+    assert (done.exit_code, "not shown" in done.stderr) == (0, True)
+    with pytest.raises(InputError, match="a video with a segment"):
+        call("sheet", good, "--videos", make_video(tmp_path / "other" / "x.mp4", 1), "--out", out)
+
+
 def test_convert_keeps_scores(tmp_path):
     (tmp_path / "x.csv").write_text("video,start,end,label,score\nu,1,2,A,0.5\n")
     call("convert", tmp_path / "x.csv", "--to", "activitynet", "--out", tmp_path / "x.json")

@@ -54,6 +54,16 @@ def test_json(evaluate):
     assert result["without_ground_truth"] == {"C": 1}
 
 
+def test_detections_in_videos_of_other_subsets_do_not_count(evaluate):
+    elsewhere = {"label": "A", "segment": [0.0, 0.9], "score": 0.95}
+    alone = json.loads(evaluate("--subset", "validation", "--json").stdout)
+    beside = {"results": {**RESULTS["results"], "v": [elsewhere]}}
+    assert json.loads(evaluate("--subset", "validation", "--json", results=beside).stdout) == alone
+    unknown = {"results": {**RESULTS["results"], "w": [elsewhere]}}
+    found = json.loads(evaluate("--subset", "validation", "--json", results=unknown).stdout)
+    assert found["ap_by_class"]["A"] == [0.5] * 5
+
+
 def test_all_subsets(evaluate):
     result = json.loads(evaluate("--json", "--tiou", "0.5").stdout)
     assert result["map"] == [pytest.approx(2 / 3)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import s3fs
 
+from balletal.annotations import read_annotations
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.features.extractor import Extractor
@@ -66,3 +67,14 @@ def test_a_replaced_object_has_another_version(tmp_path: Path, s3: str) -> None:
     assert after.version != before.version
     with pytest.raises(InputError, match="nothing there"):
         list_sources(f"{s3}/nowhere", (".mp4",))
+
+
+def test_a_corpus_is_drawn_into_a_bucket(s3: str) -> None:
+    command = [sys.executable, "-m", "workflows.synth", "--out", f"{s3}/corpus", "--preset", "easy", "--json"]
+    command += ["--videos", "2", "--seconds", "4", "--size", "64x64"]
+    for resumed in (0, 2):
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["resumed"] == resumed
+    assert list(read_annotations(f"{s3}/corpus/annotations.json").videos["video_id"]) == ["AAA0000", "AAB0000"]
+    assert [source.video_id for source in list_sources(f"{s3}/corpus/videos", (".mp4",))] == ["AAA0000", "AAB0000"]

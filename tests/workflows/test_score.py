@@ -12,7 +12,6 @@ import typer
 from balletal.annotations import read_annotations
 from balletal.errors import InputError, SpecMismatchError
 from balletal.features.store import FeatureStore
-from balletal.synthetic.clips import write_clips
 from schemas import arrow
 from workflows.score import main, score
 
@@ -86,9 +85,11 @@ def test_a_store_with_a_bad_video(tiny_bundle, ray_cluster, tmp_path: Path) -> N
 
 
 @pytest.mark.ray
-def test_videos_go_through_extraction_and_resume(tiny_bundle, ray_cluster, tmp_path: Path) -> None:
-    write_clips(str(tmp_path / "clips"), videos=3, seconds=3, seed=1)
-    videos = tmp_path / "clips" / "videos"
+def test_videos_go_through_extraction_and_resume(tiny_bundle, ray_cluster, make_video, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    names = ["a", "b", "c"]
+    for seed, name in enumerate(names):
+        make_video(videos / f"{name}.mp4", 3.0, seed=seed)
     (videos / "broken.mp4").write_bytes(b"no video")
     out = tmp_path / "out"
     options = {"videos": str(videos), "weights": tiny_bundle.weights}
@@ -101,7 +102,7 @@ def test_videos_go_through_extraction_and_resume(tiny_bundle, ray_cluster, tmp_p
     assert (row["stage"], row["type"]) == ("probe", "not-a-video")
 
     store = FeatureStore.open(str(out / "store"))
-    assert store.video_ids() == ["clip000", "clip001", "clip002"]
+    assert store.video_ids() == names
     times = {uri: Path(uri).stat().st_mtime_ns for uri in store.files()}
     found = pd.read_parquet(out / "detections.parquet")
     assert set(found["video_id"]) == set(store.video_ids())

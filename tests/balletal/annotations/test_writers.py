@@ -15,6 +15,7 @@ from balletal.annotations import (
     write_activitynet,
     write_csv,
     write_results,
+    write_via_csv,
     write_webvtt,
 )
 from balletal.annotations.formats import webvtt
@@ -110,6 +111,57 @@ def test_csv_holds_tags_as_rows(tmp_path, annotations):
     got = read_annotations(str(path))
     pd.testing.assert_frame_equal(got.segments, annotations.segments)
     pd.testing.assert_frame_equal(got.tags, annotations.tags)
+
+
+def test_via_csv_is_as_annchor_published_it(tmp_path):
+    segments = segment_table(["COL0000"] * 2, [1.714, 0.76], [2.234, 1.76], ["PirouetteRight", "TourEnLair"])
+    tags = segment_table("COL0000", [0.76], [2.234], "Backwards")
+    videos = video_table({"COL0000": {"solo": True}, "COL0001": {"solo": False}, "ACM0000": {}})
+    write_via_csv(str(tmp_path), Annotations(segments, videos, tags))
+    assert {path.name for path in tmp_path.iterdir()} == {"ACM.csv", "COL.csv"}
+    lines = (tmp_path / "COL.csv").read_text().splitlines()
+    assert lines[:2] == [
+        "# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)",
+        "# CSV_HEADER = metadata_id,file_list,temporal_segment_start,temporal_segment_end,metadata",
+    ]
+    rest = [line.partition(",")[2] for line in lines[2:]]
+    source = '"[""file:///COL/COL0000.mp4""]"'
+    assert rest == [
+        source + ',,,"{""OnlyOneDancer?"":""0""}"',
+        source + ',0.76,1.76,"{""BalletSteps"":""14""}"',
+        source + ',0.76,2.234,"{""BalletSteps"":""19""}"',
+        source + ',1.714,2.234,"{""BalletSteps"":""8""}"',
+        '"[""file:///COL/COL0001.mp4""]",,,"{""OnlyOneDancer?"":""1""}"',
+    ]
+    assert len({line.partition(",")[0] for line in lines[2:]}) == 5
+
+
+names = texts.filter(lambda t: "/" not in t and "\\" not in t and t.strip(".") and not t.isdecimal())
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(names, seconds, seconds, names), max_size=5), st.sampled_from([True, False, None]))
+def test_via_csv_round_trip(tmp_path_factory, rows, solo):
+    path = str(tmp_path_factory.getbasetemp() / "round-trip-via.csv")
+    ids = sorted({row[0] for row in rows} | {"AAA0000"})
+    rows = sorted(rows, key=lambda row: row[:3])
+    table = segment_table(*zip(*rows, strict=True)) if rows else segment_table()
+    write_via_csv(path, Annotations(table, video_table({video: {"solo": solo} for video in ids})))
+    got = read_annotations(path)
+    assert got.problems == []
+    pd.testing.assert_frame_equal(got.segments, table.assign(label=table["label"].str.strip()))
+    known = ids if solo is not None else sorted(set(table["video_id"]))
+    assert [(v["video_id"], v["solo"]) for v in got.videos.to_dict("records")] == [(video, solo) for video in known]
+
+
+def test_via_csv_refuses_what_would_read_back_as_something_else(tmp_path):
+    numbered = Annotations(segment_table("u", [0.0], [1.0], "8"), video_table({"u": {}}))
+    with pytest.raises(InputError, match=r"label '8'.*found PirouetteRight"):
+        write_via_csv(str(tmp_path / "x.csv"), numbered)
+    nested = Annotations(segment_table("a/b", [0.0], [1.0], "A"), video_table({"a/b": {}}))
+    with pytest.raises(InputError, match="video 'a/b'"):
+        write_via_csv(str(tmp_path / "x.csv"), nested)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_subtitles():

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import httpx
 import jsonschema
-import numpy as np
 import pytest
 import safetensors.torch
 import typer
@@ -12,7 +11,8 @@ from ray import serve
 
 import schemas
 from balletal.errors import InputError, SpecMismatchError, VideoError
-from balletal.synthetic.clips import Action, clip_frames, write_video
+from balletal.synthetic.corpus import video_uri, write_video
+from balletal.synthetic.presets import PRESETS
 from balletal.video.probe import probe
 from workflows.serve.backend import LocalBackend, Model
 from workflows.serve.command import is_loopback, main, serving
@@ -21,10 +21,9 @@ from workflows.serve.deployments import APP, HandleBackend
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("video") / "step.mp4"
-    actions = [Action(None, 30, 0, 0, False), Action("TourEnLair", 25, 0, 0, False), Action(None, 20, 0, 0.3, False)]
-    write_video(path, clip_frames(actions, np.random.default_rng(0)))
-    return path
+    out = str(tmp_path_factory.mktemp("corpus"))
+    record = write_video(out, 0, seed=0, seconds=4, preset=PRESETS["easy"], size=(128, 96))
+    return Path(video_uri(out, record.video_id))
 
 
 def free_port() -> int:

@@ -1,0 +1,131 @@
+"""Drawing a corpus in parallel, resuming it, letting it grow."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import workflows.synth
+from balletal.annotations import read_annotations
+from balletal.errors import BalletalError, InputError
+from balletal.synthetic.card import dataset_card
+from balletal.synthetic.corpus import write_annotations, write_video
+from balletal.synthetic.presets import PRESETS
+from workflows.cli import build
+from workflows.synth import synth
+
+SIZE = (96, 64)
+SETTINGS = {"seed": 4, "preset": "easy", "size": SIZE}
+
+
+def no_ray(*_: object) -> None:
+    raise AssertionError("Ray was started for nothing")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.ray
+def test_a_corpus_is_the_same_however_it_was_drawn(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "parallel"
+    summary = synth(str(out), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    whole = content(out)
+    ids = ["AAA0000", "AAB0000", "AAC0000"]
+    assert sorted(whole) == sorted(
+        ["annotations.json", "card.md", "corpus.json"]
+        + [f"{folder}/{name}.{suffix}" for name in ids for folder, suffix in (("videos", "mp4"), ("joints", "parquet"))]
+        + [f"via/{name[:3]}.csv" for name in ids]
+    )
+    annotations = read_annotations(str(out / "annotations.json"))
+    assert list(annotations.videos["video_id"]) == ids
+    assert (summary["videos"], summary["resumed"], summary["preset"]) == (3, 0, "easy")
+    assert summary["segments"] == len(annotations.segments) == sum(summary["labels"].values())
+    assert summary["video_seconds"] == 18.0
+    assert summary["times_real_time"] == pytest.approx(18 / summary["wall_seconds"], rel=0.05)
+
+    # One after the other, in this process.
+    alone = tmp_path / "alone"
+    records = [write_video(str(alone), index, 4, 6.0, PRESETS["easy"], SIZE) for index in (2, 0, 1)]
+    records.sort(key=lambda record: record.video_id)
+    write_annotations(str(alone), records, dataset_card(records, seed=4, seconds=6.0, preset="easy", size=SIZE))
+    assert content(alone) == {name: data for name, data in whole.items() if name != "corpus.json"}
+
+    # Killed in the middle: one video has no joints yet, another was not begun, and nothing is annotated.
+    for name in ("joints/AAA0000.parquet", "joints/AAC0000.parquet", "videos/AAC0000.mp4", "annotations.json"):
+        (out / name).unlink()
+    before = (out / "videos" / "AAB0000.mp4").stat().st_mtime_ns
+    again = synth(str(out), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    assert (again["resumed"], again["segments"]) == (1, summary["segments"])
+    assert content(out) == whole
+    assert (out / "videos" / "AAB0000.mp4").stat().st_mtime_ns == before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflows.synth, "ray_session", no_ray)
+        done = synth(str(out), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    assert (done["resumed"], done["times_real_time"]) == (3, None)
+    assert content(out) == whole
+
+    more = synth(str(out), 4, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    assert (more["resumed"], more["videos"]) == (3, 4)
+    grown = content(out)
+    changed = {name for name in whole if grown[name] != whole[name]}
+    assert changed == {"annotations.json", "card.md"}
+    assert set(grown) - set(whole) == {"videos/AAD0000.mp4", "joints/AAD0000.parquet", "via/AAD.csv"}
+    with pytest.raises(InputError, match="AAD0000 is there"):
+        synth(str(out), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    assert content(out) == grown
+
+
+@pytest.mark.ray
+def test_a_video_that_fails_is_named(ray_cluster: None, tmp_path: Path) -> None:
+    (tmp_path / "videos").write_text("not a folder")
+    with pytest.raises(BalletalError, match=r"^video AA[AB]0000: .*a folder"):
+        synth(str(tmp_path), 2, 4.0, seed=0, preset="easy", size=(64, 64))
+    assert not (tmp_path / "annotations.json").exists()
+
+
+def test_another_corpus_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflows.synth, "ray_session", no_ray)
+    settings = {"generator": workflows.synth.GENERATOR, "seed": 4, "seconds": 6.0, "preset": "easy", "size": [96, 64]}
+    (tmp_path / "corpus.json").write_text(json.dumps(settings | {"seed": 5}))
+    with pytest.raises(InputError, match=r"one of seed 5$"):
+        synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    (tmp_path / "corpus.json").write_text(json.dumps(settings | {"generator": 0, "size": [96, 96]}))
+    with pytest.raises(InputError, match=r"one of generator 0, size \[96, 96\]"):
+        synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    (tmp_path / "corpus.json").write_text("[]")
+    with pytest.raises(InputError, match="settings of a corpus, found list"):
+        synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+    (tmp_path / "corpus.json").rename(tmp_path / "annotations.json")
+    with pytest.raises(InputError, match="annotations of something else"):
+        synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--videos", "0"], "at least 1"),
+        (["--seconds", "3"], "at least 4 s"),
+        (["--seconds", "nan"], "at least 4 s"),
+        (["--seed", "-1"], "0 or more"),
+        (["--size", "97x64"], "even sides"),
+        (["--size", "62x64"], "from 64"),
+        (["--size", "96"], "WIDTHxHEIGHT"),
+        (["--size", "axb"], "WIDTHxHEIGHT"),
+    ],
+)
+def test_nonsense_is_refused(tmp_path: Path, options: list[str], words: str) -> None:
+    done = CliRunner().invoke(build(), ["synth", "--out", str(tmp_path / "x"), *options])
+    assert isinstance(done.exception, InputError)
+    assert words in str(done.exception)
+    assert not (tmp_path / "x").exists()
+
+
+def test_bad_use(tmp_path: Path) -> None:
+    assert CliRunner().invoke(build(), ["synth", "--out", str(tmp_path), "--preset", "moon"]).exit_code == 2
+    with pytest.raises(InputError, match="one of easy, stage, wild"):
+        synth(str(tmp_path), 1, 4.0, preset="moon")  # type: ignore[arg-type]
