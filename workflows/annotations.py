@@ -41,7 +41,7 @@ Labels = Annotated[
     typer.Option(help="Label set: annchor-fine, annchor-coarse or a JSON file; finer names become its own."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-# Problems of one kind that a person is shown; --json has them all.
+# Problems of one kind, or missing videos, that a person is shown; --json has all problems.
 _SHOWN = 10
 
 

@@ -100,7 +100,7 @@ def parse_tiou(text: str) -> list[float]:
 def main(
     ground_truth: Annotated[str, typer.Option(help="Annotations: any format that `annotations` reads.")],
     detections: Annotated[str, typer.Option(help="ActivityNet results JSON, detections.parquet, or CSV with score.")],
-    subset: Annotated[str | None, typer.Option(help="Only this subset's ground truth, such as validation.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Only this subset's videos, such as validation.")] = None,
     tiou: Annotated[str, typer.Option(help="Thresholds start:stop:step, the stop included.")] = "0.3:0.7:0.1",
     labels: Annotated[str | None, typer.Option(help="Label set; finer names become its own.")] = None,
     frame_score: Annotated[float, typer.Option(help="Lowest score that names a frame's class.", min=0, max=1)] = 0.5,

@@ -80,6 +80,9 @@ def synth(
 
     with ray_session(address) if missing else nullcontext():
         drawn = _draw_all(files.absolute(out), missing, seed, seconds, preset, size)
+    if lost := set(names) - drawn_videos(out):
+        expected = "a place that all of Ray's workers write to"
+        raise InputError(out, expected=expected, found=f"{len(lost)} drawn videos not there, such as {min(lost)}")
     records = drawn + [read_record(out, name) for name in sorted(there)]
     records.sort(key=lambda record: record.video_id)
     card = dataset_card(records, seed=seed, seconds=seconds, preset=preset, size=size)

@@ -52,7 +52,7 @@ How the videos were made:
 | `joints/<ID>.parquet` | where every joint is in every picture |
 | `corpus.json` | the settings; `balletal synth` goes on with a corpus of the same settings only |
 
-An ID is three letters for the variation and four digits. Here every video is a variation of its own.
+An ID is three letters for the variation and four digits. Here videos of one variation share nothing but its letters.
 
 `joints/<ID>.parquet` has a row for each picture and dancer:
 
@@ -73,8 +73,8 @@ The file's metadata holds the video's facts as JSON under `balletal.video`.
 
 ## Times
 
-All times are seconds on the video's presentation clock. A step begins where its movement begins and ends where it
-ends, rounded to a millisecond. Some videos have a varying frame rate, as telephones make them: frames are late, and
+All times are seconds on the video's presentation clock. A step starts and ends where AnnChor's annotation guide has
+it, rounded to a millisecond. Some videos have a varying frame rate, as telephones make them: frames are late, and
 some are missing. `fps` is then the average, and `segment(frames)` in `annotations.json` an average too.
 
 ## The preset's ranges

@@ -29,9 +29,10 @@ from balletal.errors import InputError
 from balletal.labels import LabelSet
 from balletal.segments import segment_table
 from balletal.synthetic.body import JOINTS
+from balletal.synthetic.dance import Segment
 from balletal.synthetic.encode import frame_rate, frame_times, write_mp4
 from balletal.synthetic.music import Sound, compose
-from balletal.synthetic.performance import Performance, Segment, perform
+from balletal.synthetic.performance import Performance, perform
 from balletal.synthetic.picture import Picture
 from balletal.synthetic.presets import Preset
 from schemas import arrow
@@ -51,7 +52,7 @@ class VideoRecord:
         duration: seconds to the end of the last picture.
         fps: pictures a second, on average.
         sound: of the sound track; None without one.
-        dancers: people in the picture, the annotated one included.
+        dancers: the annotated one included; musicians are none.
         style: ``woman`` or ``man``, of the annotated dancer.
         look: what was drawn by lot: kind of camera, place, costume, number of other people in the picture.
     """
@@ -167,7 +168,7 @@ def write_video(out: str, index: int, seed: int, seconds: float, preset: Preset,
         dancers=len(performance.dancers),
         style=performance.dancers[0].body.style,
         look=picture.facts,
-        segments=tuple(sorted(performance.segments, key=lambda segment: (segment.start, segment.end))),
+        segments=performance.segments,
     )
     _write_joints(joints_uri(out, name), record, performance, picture, times)
     return record

@@ -41,7 +41,7 @@ class Look:
         depth: how much darker the shaded side is, 0 to 1.
         fullness: of the skirt, a factor on its width.
         folds: (K,) the skirt's ruffles around the body, about -1 to 1.
-        bun: how high the hair is pinned up, metres over the ears; nan for short hair.
+        bun: how high the hair is pinned up, metres over the ears; None for short hair.
     """
 
     style: Style
@@ -58,7 +58,7 @@ class Look:
     depth: float
     fullness: float
     folds: Floats
-    bun: float
+    bun: float | None
 
 
 FOLDS = 24  # around a skirt
@@ -124,7 +124,7 @@ def random_look(
         depth=float(random.uniform(0.2, 0.42)),
         fullness=float(random.uniform(0.9, 1.12)),
         folds=_folds(random),
-        bun=float(random.uniform(0.02, 0.1)) if style == "woman" else float("nan"),
+        bun=float(random.uniform(0.02, 0.1)) if style == "woman" else None,
     )
 
 
@@ -133,10 +133,23 @@ def plain_look(random: np.random.Generator, style: Style, tint: Floats, light: F
     skin = np.array(_SKIN[int(random.integers(len(_SKIN)))], float) * tint
     dark = random.uniform(18, 60) * tint
     hair = np.array(_HAIR[int(random.integers(len(_HAIR)))], float) * tint
-    bun = float("nan") if style == "man" else 0.03
     return Look(
-        style, "suit", skin, hair, dark, dark, dark, dark, dark * 0.9, dark * 0.6, light, 0.3, 1.0, _folds(random), bun
-    )  # fmt: skip
+        style=style,
+        costume="suit",
+        skin=skin,
+        hair=hair,
+        sleeve=dark,
+        bodice=dark,
+        skirt=dark,
+        trim=dark,
+        tights=dark * 0.9,
+        shoe=dark * 0.6,
+        light=light,
+        depth=0.3,
+        fullness=1.0,
+        folds=_folds(random),
+        bun=0.03 if style == "woman" else None,
+    )
 
 
 def _cloth(random: np.random.Generator) -> Floats:

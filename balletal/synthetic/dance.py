@@ -29,8 +29,6 @@ ARMS: dict[str, _Arm] = {
     "open_high": ((0.72, 0.68, 0.1), (0.6, 0.79, 0.12)),
     "ahead": ((0.12, 0.12, 0.98), (0.02, 0.16, 0.98)),
     "side": ((0.98, -0.02, 0.05), (0.99, -0.04, 0.08)),
-    "behind": ((0.72, -0.28, -0.62), (0.66, -0.25, -0.7)),
-    "hip": ((0.74, -0.66, -0.1), (-0.72, -0.5, 0.48)),
     "closed": ((0.5, -0.72, 0.45), (-0.72, 0.0, 0.68)),
 }
 
@@ -42,10 +40,10 @@ def on(x: float, z: float, *, rise: float = 0.0, lift: float = 0.05, knee: float
     return Foot(True, toe=(x, z), rise=rise, lift=lift, knee=knee)
 
 
-def off(x: float, y: float, z: float, *, reach: float = 1.0, knee: float = 0.9, flex: float = 0.0) -> Foot:
+def off(x: float, y: float, z: float, *, reach: float = 1.0, knee: float = 0.9) -> Foot:
     """A free foot: direction from the hip in body coordinates (to her left, up, front) and reach of the leg."""
     length = float(np.sqrt(x * x + y * y + z * z))
-    return Foot(False, leg=(x / length, y / length, z / length), reach=reach, knee=knee, flex=flex)
+    return Foot(False, leg=(x / length, y / length, z / length), reach=reach, knee=knee)
 
 
 @dataclass(frozen=True)
@@ -186,8 +184,7 @@ class Dance:
             self.key(start - 0.1, yaw=0.0)
         self.key(start, yaw=0.0, turning=rate * (0.3 if first else 1.0))
         self.key(end, yaw=rotation, turning=rate * (0.3 if last else 1.0))
-        one = (end - start) / max(spots, 1)
-        whole = rotation / max(spots, 1)
+        one, whole = (end - start) / spots, rotation / spots
         for n in range(spots):
             at = start + n * one
             self.key(at, gaze=(n * whole, 0.05))
@@ -208,10 +205,6 @@ class Dance:
     def foot(self, name: Feet) -> Foot:
         """The last key of a foot (toe in the world)."""
         return self._feet[self._which(name)][-1][1]
-
-    def last(self, channel: str) -> np.ndarray:
-        """The last value written to a channel (world)."""
-        return self._keys[channel][-1][1]
 
     def local(self, point: Sequence[float]) -> tuple[float, float]:
         """A place (x, z) of the world in the step's frame."""

@@ -88,7 +88,9 @@ def write_mp4(
         video.codec_context.time_base = base
         # One thread: more would make the bytes depend on timing. No macroblock tree: with B-frames x264's assembly for
         # it gives other values from one run to the next, and the bytes with them.
-        x264 = f"crf={crf}:keyint={round(fps)}:mbtree=0"
+        # Colours are BT.601, as OpenCV converts them; unsaid, a player takes large pictures for BT.709.
+        colours = ":".join(f"{name}=smpte170m" for name in ("colorprim", "transfer", "colormatrix"))
+        x264 = f"crf={crf}:keyint={round(fps)}:mbtree=0:{colours}"
         video.options = {"preset": "veryfast", "threads": "1", "x264-params": x264}
         track = _Track(container, sound) if sound is not None else None
         for n, (picture, time) in enumerate(zip(pictures, times, strict=True)):

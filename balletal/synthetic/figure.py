@@ -140,7 +140,7 @@ class _Pen:
         depth = {"face": self._near("cheek"), "skull": self._near("skull"), "bun": self._near("bun")}
         self._blobs(look.skin * 0.94, ("nape", "throat"), ("throat", "cheek"))
         for name in sorted(parts, key=lambda name: -depth[name]):
-            if name != "bun" or look.bun == look.bun:
+            if name != "bun" or look.bun is not None:
                 parts[name]()
         if self.head > 5 and depth["face"] < depth["skull"] - 0.015:
             self._face()

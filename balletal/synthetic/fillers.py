@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from balletal.synthetic.dance import Dance, Feet, off, on
-from balletal.synthetic.steps_floor import FIFTH, RISEN, UPRIGHT, gather, pointe
+from balletal.synthetic.steps import FIFTH, RISEN, UPRIGHT, gather, pointe
 
 
 def nearest_turn(frm: float, to: float) -> float:

@@ -40,7 +40,11 @@ class Channel:
 
     @classmethod
     def through(cls, times: ArrayLike, values: ArrayLike, slopes: ArrayLike) -> "Channel":
-        """The channel through keys; ``slopes`` that are nan follow from the neighbours (Fritsch and Carlson 1980)."""
+        """The channel through keys.
+
+        ``slopes`` that are nan are the harmonic mean of the two secants beside the key, and 0 at an end or where the
+        direction changes: values then stay between those of their keys (Fritsch and Butland 1984).
+        """
         t, v = np.asarray(times, float), np.asarray(values, float)
         given = np.asarray(slopes, float)
         auto = np.zeros_like(v)
@@ -76,7 +80,6 @@ class Foot:
         reach: distance from hip to ankle as a share of the straight leg, if free.
         knee: which way the knee points, radians from the front outward.
         lift: how high the toe passes over the floor on its way to this place from another, metres.
-        flex: 0 a stretched foot to 1 one at a right angle, if free.
     """
 
     planted: bool
@@ -86,7 +89,6 @@ class Foot:
     reach: float = 1.0
     knee: float = 0.9
     lift: float = 0.05
-    flex: float = 0.0
 
 
 class FootTrack:
@@ -100,7 +102,7 @@ class FootTrack:
         self.toe = np.array([[foot.toe[0], 0.0, foot.toe[1]] for foot in feet], float)
         self.steps = np.linalg.norm(np.diff(self.toe, axis=0), axis=1) > 1e-6
         self.leg = np.array([foot.leg for foot in feet], float)
-        self.scalars = np.array([[foot.rise, foot.reach, foot.knee, foot.lift, foot.flex] for foot in feet], float)
+        self.scalars = np.array([[foot.rise, foot.reach, foot.knee, foot.lift] for foot in feet], float)
 
     def between(self, times: Floats) -> tuple[NDArray[np.int64], Floats]:
         """The key before each time (T,), and how far on to the next one it is, eased."""
@@ -229,7 +231,7 @@ def _leg(
     """Knee, ankle and toe, (T, 3) each, of the leg that hangs from ``hip``."""
     i, w = track.between(t)
     j = i + 1
-    rise, _, knee_out, _, flex = (track.scalars[i] * (1 - w[:, None]) + track.scalars[j] * w[:, None]).T
+    rise, _, knee_out, _ = (track.scalars[i] * (1 - w[:, None]) + track.scalars[j] * w[:, None]).T
     floor = track.planted[i] & track.planted[j]
     # Both on the floor: the toe stays, or passes over the floor to its next place.
     toe = track.toe[i] * (1 - w[:, None]) + track.toe[j] * w[:, None]
@@ -257,9 +259,8 @@ def _leg(
     ankle = hip + line * np.minimum(1.0, body.leg * 0.999 / np.maximum(length, 1e-9))
     knee = _knee(hip, ankle, pole, body)
     shin = _unit(ankle - knee)
-    instep = _unit(pole - shin * np.sum(pole * shin, axis=1, keepdims=True))
-    stretched = _unit(shin * np.cos(flex * 1.4)[:, None] + instep * np.sin(flex * 1.4)[:, None]) * body.foot
-    tips = [np.where(np.isnan(tip), stretched, tip) for tip in tips]
+    # A free foot is stretched.
+    tips = [np.where(np.isnan(tip), shin * body.foot, tip) for tip in tips]
     foot = _unit(tips[0] * (1 - w[:, None]) + tips[1] * w[:, None]) * body.foot
     foot = np.where(floor[:, None], _unit(toe - ankle) * body.foot, foot)
     # A foot that swings low skims the floor, it does not sink in: the knee bends further.

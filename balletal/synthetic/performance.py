@@ -29,8 +29,11 @@ class Performance:
 
 
 def perform(random: np.random.Generator, seconds: float, preset: Preset) -> Performance:
-    """A choreography of ``seconds``. Every class that the dancer's style allows is equally likely to begin a phrase;
-    classes that only one style dances are twice as likely there."""
+    """A choreography of ``seconds``.
+
+    Every step of :data:`STEPS` that the dancer's style allows is equally likely to begin a phrase; near the end, where
+    long phrases do not fit, short ones are likelier.
+    """
     main, other = random.spawn(2)
     style: Style = "woman" if main.random() < 0.5 else "man"
     motion, segments = _solo(main, style, seconds, preset)
@@ -47,8 +50,8 @@ def _solo(random: np.random.Generator, style: Style, seconds: float, preset: Pre
     _pause(dance, random, preset, first=True)
     failed = 0
     while failed < _TRIES:
-        attempt, state = copy.deepcopy(dance), random
-        _phrase(attempt, state, style, preset)
+        attempt = copy.deepcopy(dance)
+        _phrase(attempt, random, style, preset)
         if attempt.time > seconds:  # no step is cut off by the end of the video
             failed += 1
             continue
@@ -56,7 +59,7 @@ def _solo(random: np.random.Generator, style: Style, seconds: float, preset: Pre
         _pause(dance, random, preset)
     if dance.time < seconds - 0.5:
         fillers.port_de_bras(dance, seconds - dance.time, random)
-    return dance.motion(seconds), [s for s in dance.segments if s.end <= seconds]
+    return dance.motion(seconds), dance.segments
 
 
 def _phrase(dance: Dance, random: np.random.Generator, style: Style, preset: Preset) -> None:
@@ -72,7 +75,7 @@ def _phrase(dance: Dance, random: np.random.Generator, style: Style, preset: Pre
     first = len(dance.segments)
     for n in range(count):
         dance.side = side * (-1) ** n if step.alternates else side
-        step.unit(dance, step.duration(random), random, how, n == 0, n == count - 1)
+        step.dance(dance, step.duration(random), random, how, n == 0, n == count - 1)
     dance.side = 1
     if backwards:
         steps = dance.segments[first:]
@@ -81,8 +84,7 @@ def _phrase(dance: Dance, random: np.random.Generator, style: Style, preset: Pre
 
 def _choose(random: np.random.Generator, style: Style) -> Step:
     steps = [step for step in STEPS.values() if style in step.manners]
-    weights = np.array([len(step.labels) * (2 if len(step.manners) == 1 else 1) for step in steps], float)
-    return steps[int(random.choice(len(steps), p=weights / weights.sum()))]
+    return steps[int(random.random() * len(steps))]
 
 
 def _go_to_start(
@@ -90,11 +92,7 @@ def _go_to_start(
 ) -> int:
     """Walk to a place from which the series fits on the floor; returns how many steps of it do."""
     reach = np.array(preset.reach)
-    travel = step.travel
-    if step.labels == ("Courus",):
-        travel = 2.0 if how == "side" else 0.6
-    if step.labels[0].startswith("Pirouette") and how != "pique":
-        travel = 0.0
+    travel = step.travel_of.get(how, step.travel)
     direction = -side * np.array([np.cos(front), -np.sin(front)])
     if step.alternates:
         way = direction * travel  # there and back

@@ -22,18 +22,20 @@ class Preset:
         backwards: probability that a phrase faces the back; it is tagged "Backwards".
         lookalikes: probability that a pause holds a movement that resembles a step but is none (soutenu turn, temps
             levé, changement, tendu).
-        size: the standing dancer's height as a share of the picture's height.
+        size: the standing dancer's height as a share of the picture's height; smaller where all that is danced would
+            not fit in.
         cameras: kinds of camera.
         places: kinds of scenery.
         contrast: how far the dancer's colours stand off from the scenery's, 0 (may drown) to 1.
         exposure: how long the shutter is open, share of a frame.
-        noise: sensor noise, standard deviation in grey levels of 255.
+        noise: sensor noise, standard deviation in grey levels of 255. Its upper end also says how bad the camera is
+            otherwise: how dark its corners, how false its colours, how soft its pictures.
         crf: H.264 constant rate factor.
         fps: frame rates.
         vfr: probability of a variable frame rate.
         portrait: probability of an upright picture.
         audio: probability of an audio track.
-        company: probability of other people: a second dancer, or musicians.
+        company: probability of a second dancer; musicians are half as likely.
     """
 
     summary: str

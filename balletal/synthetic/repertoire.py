@@ -1,14 +1,14 @@
 """The classes: who dances them, how long they last, how they come in series, how much floor they need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 
 from balletal.synthetic import steps_floor, steps_jumps, steps_turns
 from balletal.synthetic.body import Style
-from balletal.synthetic.steps_floor import Unit
+from balletal.synthetic.steps import DanceStep
 
 BOTH: tuple[Style, ...] = ("woman", "man")
 
@@ -18,17 +18,18 @@ class Step:
     """A class (its left and right forms together).
 
     Attributes:
-        unit: dances one.
+        dance: dances one.
         labels: fine labels that it marks: right and left, or one.
         seconds: 5, 25, 50, 75 and 95 % quantiles of the annotated durations in AnnChor's training part.
         again: share of AnnChor's segments that another of the same class follows.
         longest: most in a series here.
-        travel: metres to the dancer's right that one takes with its approach.
+        travel: metres of floor that one takes with its approach, counted to the dancer's right.
         manners: ``how`` for each style that dances it.
         alternates: a series goes right, left, right.
+        travel_of: ``travel`` of the manners in which it differs.
     """
 
-    unit: Unit
+    dance: DanceStep
     labels: tuple[str, ...]
     seconds: tuple[float, float, float, float, float]
     again: float
@@ -36,6 +37,7 @@ class Step:
     travel: float
     manners: Mapping[Style, tuple[str, ...]]
     alternates: bool = False
+    travel_of: Mapping[str, float] = field(default_factory=dict)
 
     def duration(self, random: np.random.Generator) -> float:
         """A duration in seconds, from the 5 to the 95 % quantile."""
@@ -54,8 +56,8 @@ STEPS: Mapping[str, Step] = MappingProxyType(
             _all("arabesque", "arabesque", "attitude", "arabesque fondu", "attitude fondu"),
         ),
         "Courus": Step(
-            steps_floor.courus, ("Courus",), (0.32, 0.56, 0.80, 1.18, 2.60), 0.28, 2, 0.8,
-            {"woman": ("side", "forward", "back", "place")},
+            steps_floor.courus, ("Courus",), (0.32, 0.56, 0.80, 1.18, 2.60), 0.28, 2, 0.6,
+            {"woman": ("side", "forward", "back", "place")}, travel_of={"side": 2.0},
         ),
         "EchappeSecond": Step(
             steps_floor.echappe, ("EchappeSecond",), (0.66, 0.84, 0.98, 1.14, 1.66), 0.63, 5, 0.0,
@@ -70,9 +72,9 @@ STEPS: Mapping[str, Step] = MappingProxyType(
             (0.50, 0.58, 0.66, 0.72, 0.84), 0.32, 4, 2.1, _all("straight", "developpe"),
         ),
         "Pirouette": Step(
-            steps_turns.pirouette, ("PirouetteRight", "PirouetteLeft"), (0.42, 0.54, 0.64, 0.78, 1.0), 0.7, 8, 0.45,
+            steps_turns.pirouette, ("PirouetteRight", "PirouetteLeft"), (0.42, 0.54, 0.64, 0.78, 1.0), 0.7, 8, 0.0,
             {"woman": ("retire", "retire", "attitude", "fouette", "pique"),
-             "man": ("retire", "retire", "attitude", "second")},
+             "man": ("retire", "retire", "attitude", "second")}, travel_of={"pique": 0.45},
         ),
         "SissonneF": Step(
             steps_jumps.sissonne, ("SissonneFRight", "SissonneFLeft"), (0.62, 0.70, 0.77, 0.88, 0.99), 0.4, 4, 0.55,

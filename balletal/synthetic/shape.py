@@ -162,7 +162,7 @@ def shape(joints: Floats, before: Floats, gap: float, stature: float, look: Look
     trunk, head = _trunk_axes(joints), _head_axes(joints)
     axes = np.where(_OF_HEAD[None, :, None, None], head[:, None], trunk[:, None])
     balls = _WEIGHTS @ joints + np.einsum("ni,tnij->tnj", _OFFSETS * size, axes)
-    if look.bun == look.bun:  # pinned up
+    if look.bun is not None:
         balls[:, BALL["bun"]] += head[:, 1] * look.bun * size
     radii = _RADII[look.style] * size
     skirt, tone = _skirt(joints, before, gap, trunk, size, look)

@@ -73,7 +73,10 @@ def random_stage(random: np.random.Generator, preset: Preset, camera: Camera) ->
 
 
 def _widest_view(camera: Camera) -> tuple[View, tuple[int, int]]:
-    """A view from the camera's place that holds all it ever sees, and its picture's size."""
+    """A view from the camera's place that holds what it sees over time, and its picture's size.
+
+    A quick shake may look a few pixels further: :meth:`Stage.background` repeats the edge there.
+    """
     if not camera.moves:
         return camera.view(0.0), camera.size
     first = camera.view(float(camera.times[len(camera.times) // 2]))

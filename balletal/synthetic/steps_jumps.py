@@ -2,14 +2,14 @@
 
 Where they start and end follows the AnnChor annotation guide (its classes 4-7, 10, 11, 14-16). Travel to the right is
 to the picture's left for a dancer who faces the audience. The functions have the form
-:data:`balletal.synthetic.steps_floor.Unit`.
+:data:`balletal.synthetic.steps.DanceStep`.
 """
 
 import numpy as np
 
 from balletal.synthetic.dance import Dance, Feet, off, on
 from balletal.synthetic.motion import Foot
-from balletal.synthetic.steps_floor import FIFTH, UPRIGHT, gather, mark
+from balletal.synthetic.steps import FIFTH, UPRIGHT, gather, mark
 
 
 def run_up(d: Dance, random: np.random.Generator, facing: float) -> None:

@@ -1,14 +1,14 @@
 """Pirouettes: every turn on one leg, a segment a rotation (AnnChor guide, classes 8 and 9); right-hand versions.
 
 Right means the right leg supports, whichever way the turn goes. A rotation starts and ends where body and head face the
-dancer's front; the head spots. The function is a :data:`balletal.synthetic.steps_floor.Unit`.
+dancer's front; the head spots. The function is a :data:`balletal.synthetic.steps.DanceStep`.
 """
 
 import numpy as np
 
 from balletal.synthetic.dance import Dance, off, on
 from balletal.synthetic.motion import Foot
-from balletal.synthetic.steps_floor import RISEN, UPRIGHT, mark, pointe
+from balletal.synthetic.steps import RISEN, UPRIGHT, mark, pointe
 
 FULL = 2 * np.pi
 PASSE = off(-0.16, -0.94, 0.22, reach=0.54, knee=1.4)

@@ -81,6 +81,12 @@ def test_a_corpus_is_the_same_however_it_was_drawn(
 
 
 @pytest.mark.ray
+def test_a_place_that_only_one_process_has_is_refused(ray_cluster: None) -> None:
+    with pytest.raises(InputError, match=r"a place that all of Ray's workers write to.* 1 drawn videos not there"):
+        synth("memory://corpus", 1, 4.0, **SETTINGS)  # type: ignore[arg-type]
+
+
+@pytest.mark.ray
 def test_a_video_that_fails_is_named(ray_cluster: None, tmp_path: Path) -> None:
     (tmp_path / "videos").write_text("not a folder")
     with pytest.raises(BalletalError, match=r"^video AA[AB]0000: .*a folder"):

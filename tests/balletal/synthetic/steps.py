@@ -10,7 +10,7 @@ from balletal.synthetic.body import JOINT, JOINTS, random_body
 from balletal.synthetic.dance import Dance, Segment
 from balletal.synthetic.motion import Motion
 from balletal.synthetic.repertoire import STEPS
-from balletal.synthetic.steps_floor import FIFTH
+from balletal.synthetic.steps import FIFTH
 
 Floats = NDArray[np.float64]
 RATE = 100
@@ -131,7 +131,7 @@ def alone(name: str, how: str, *, seed: int, side: int = 1, seconds: float | Non
     dance.advance(0.4)
     duration = step.duration(random) if seconds is None else seconds
     for n in range(count):
-        step.unit(dance, duration, random, how, n == 0, n == count - 1)
+        step.dance(dance, duration, random, how, n == 0, n == count - 1)
     dance.hold(0.5)
     motion = dance.motion(dance.time + 0.5)
     t = np.arange(0, motion.seconds, 1 / RATE)

@@ -20,12 +20,12 @@ from balletal.synthetic.corpus import (
     drawn_videos,
     read_record,
     subset_of,
-    to_annotations,
     video_id,
     write_annotations,
     write_video,
 )
-from balletal.synthetic.performance import Segment, perform
+from balletal.synthetic.dance import Segment
+from balletal.synthetic.performance import perform
 from balletal.synthetic.presets import PRESETS
 from balletal.video.probe import probe
 from schemas import arrow
@@ -167,10 +167,9 @@ def test_the_card_counts(tmp_path: Path) -> None:
     assert "| all | 4 | 32.2 | 4 |" in card
     assert "| TourEnLair | TourEnLair | 1 | 0 | 0 | 1 | 1.00 | 1.00 | 1.00 |" in card
     assert "| Backwards | - | 1 | 0 | 0 | 1 | 1.75 | 1.75 | 1.75 |" in card
-    assert "| Courus |" in card
+    assert "| Courus | Courus | 0 | 1 | 0 | 1 | 1.00 | 1.00 | 1.00 |" in card
     assert all(name in card for name in ("joints_2d", "annotations.json", "Apache-2.0", "head_top"))
     assert card == dataset_card(RECORDS, seed=3, seconds=8, preset="wild", size=(96, 64))
-    assert to_annotations(RECORDS).problems == []
 
 
 @pytest.mark.parametrize(
