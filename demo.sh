@@ -16,6 +16,10 @@ fi
 annotations="$DATA/Annotation Files/Processed Model JSON Annotation Files/AnnChor1000-TD.json"
 videos="$DATA/AnnChor1000-Original-Videos"
 released="$DATA/Features/i3d_features"
+if [ ! -f "$annotations" ]; then
+  echo "DATA=$DATA: expected a folder in AnnChor's layout, found no $annotations" >&2
+  exit 1
+fi
 balletal doctor
 if [ -n "$(find -L "$videos" -name '*.mp4' -size +100k 2>/dev/null | head -n 1)" ]; then
   balletal pipeline workflows/configs/annchor-videos.yaml \

@@ -45,7 +45,9 @@ def evaluate(
         _tell_problems(name, annotations)
     if "score" not in found.segments:
         raise InputError(detections, expected="detections with scores", found="segments without")
-    chosen = truth.select(subset=subset) if subset else truth
+    chosen = truth.select(subset=subset)
+    if subset is not None and chosen.segments.empty:
+        raise InputError(ground_truth, expected=f"a segment in subset {subset!r}", found="none")
     elsewhere = set(truth.videos["video_id"]) - set(chosen.videos["video_id"])
     found = replace(found, segments=found.segments[~found.segments["video_id"].isin(elsewhere)])
     # A class may be known without a segment in this subset: from other subsets, the file's taxonomy or the label set.

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import cv2
 import ray
 import typer
+from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 from balletal import files
 from balletal.errors import BalletalError, InputError
@@ -35,6 +36,7 @@ from workflows.console import print_json, run, say
 PresetName = Literal["easy", "stage", "wild"]
 
 _PROGRESS_S = 10.0
+_MOST_VIDEOS = 1_000_000
 
 
 def synth(
@@ -64,8 +66,8 @@ def synth(
         InputError: settings that make no corpus, or a folder that holds another one or a larger one.
     """
     started = time.monotonic()
-    if videos < 1:
-        raise InputError("videos", expected="at least 1", found=str(videos))
+    if not 1 <= videos <= _MOST_VIDEOS:
+        raise InputError("videos", expected=f"at least 1, at most {_MOST_VIDEOS}", found=str(videos))
     check_settings(seed, seconds, size)
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r}", expected=f"one of {', '.join(PRESETS)}", found="another")
@@ -77,14 +79,14 @@ def synth(
         raise InputError(out, expected=expected, found=f"{videos}, and {min(more)} is there")
     missing = [index for index, name in enumerate(names) if name not in there]
     say(f"{videos} videos of {seconds:g} s, {len(there)} there already")
+    records = [read_record(out, name) for name in sorted(there)]  # what is wrong with one is told before any work
 
     with ray_session(address) if missing else nullcontext():
         drawn = _draw_all(files.absolute(out), missing, seed, seconds, preset, size)
     if lost := set(names) - drawn_videos(out):
         expected = "a place that all of Ray's workers write to"
         raise InputError(out, expected=expected, found=f"{len(lost)} drawn videos not there, such as {min(lost)}")
-    records = drawn + [read_record(out, name) for name in sorted(there)]
-    records.sort(key=lambda record: record.video_id)
+    records = sorted(records + drawn, key=lambda record: record.video_id)
     card = dataset_card(records, seed=seed, seconds=seconds, preset=preset, size=size)
     write_annotations(out, records, card)
 
@@ -135,6 +137,8 @@ def _draw_all(
                 records.append(ray.get(done))
             except (BalletalError, OSError) as error:
                 raise BalletalError(f"video {name}: {getattr(error, 'cause', error)}") from None
+            except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+                raise BalletalError(f"video {name}: {str(error).splitlines()[0]} ({type(error).__name__})") from None
             except Exception as error:
                 error.add_note(f"while video {name} was drawn")
                 raise

@@ -148,17 +148,21 @@ def write_via_csv(uri: str, annotations: Annotations) -> None:
     of which nothing else is known.
 
     Raises:
-        InputError: a label that would read back as another one, or a video id that no file can have.
+        InputError: a label that would read back as another one, a video id that no file can have, or a folder to write
+            and no video.
     """
     rows = pd.concat([annotations.segments, annotations.tags]) if len(annotations.tags) else annotations.segments
     by_video = dict(list(rows.sort_values(["start", "end"], kind="stable").groupby("video_id")))
-    targets: dict[str, list[str]] = {}
+    single = uri.lower().endswith(".csv")
+    targets: dict[str, list[str]] = {uri: [_CSV_HEAD]} if single else {}
     for video in annotations.videos.to_dict("records"):
         video_id = str(video["video_id"])
-        name = quote(variation_of(video_id), safe=" ()[]+,")
-        target = uri if uri.lower().endswith(".csv") else files.join(uri, f"{name}.csv")
+        name = re.sub(r"^\.", "%2E", quote(variation_of(video_id), safe=" ()[]+,"))  # no hidden file: none reads it
+        target = uri if single else files.join(uri, f"{name}.csv")
         written = _csv_rows(video_id, video["solo"], by_video.get(video_id, rows[:0]))
         targets.setdefault(target, [_CSV_HEAD]).extend(written)
+    if not targets:
+        raise InputError(uri, expected="a video to write a file of, or the name of a .csv file", found="none")
     for target, lines in targets.items():
         files.write_bytes(target, "".join(lines).encode())
 

@@ -22,6 +22,7 @@ COLUMNS = {"start": 0.0, "1/4": 0.25, "middle": 0.5, "3/4": 0.75, "end": 1.0}
 
 _WIDTH, _HEIGHT = 240, 135  # of a picture
 _GAP, _TITLE, _TEXT = 4, 24, 250  # between pictures; above them; left of them
+_LETTERS = 30  # that fit there
 _PAPER, _EMPTY = 255, 228
 _CLOCK = 1000.0  # pictures are looked up to the millisecond
 
@@ -68,12 +69,16 @@ def contact_sheet(examples: pd.DataFrame, sources: Mapping[str, str]) -> tuple[b
         top = _TITLE + i * (_HEIGHT + _GAP)
         start, end = float(row["start"]), float(row["end"])
         said = [(str(row["label"]), "bold"), (str(row["video_id"]), "normal"), (f"{start:.3f} - {end:.3f} s", "normal")]
-        texts += [(8, top + 42 + 20 * line, text, weight) for line, (text, weight) in enumerate(said)]
+        texts += [(8, top + 42 + 20 * line, _short(text), weight) for line, (text, weight) in enumerate(said)]
         times = [start + share * (end - start) for share in COLUMNS.values()]
         for column, picture in enumerate(_pictures(sources[row["video_id"]], times, problems)):
             left = _TEXT + column * (_WIDTH + _GAP)
             sheet[top : top + _HEIGHT, left : left + _WIDTH] = picture
-    return _png(sheet, texts), problems
+    return _png(sheet, texts), list(dict.fromkeys(problems))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LETTERS else text[: _LETTERS - 1] + "…"
 
 
 def _pictures(uri: str, times: list[float], problems: list[str]) -> list[NDArray[np.uint8]]:

@@ -7,7 +7,6 @@ that another picture size or code leaves the annotations as they are.
 
 import io
 import json
-import math
 import string
 import tempfile
 from collections import defaultdict
@@ -42,6 +41,7 @@ GENERATOR = 1
 
 _LETTERS = string.ascii_uppercase
 _RECORD = b"balletal.video"
+_LONGEST = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,14 @@ def check_settings(seed: int, seconds: float, size: tuple[int, int]) -> None:
     """Raises InputError when no corpus can be made of these."""
     if seed < 0:
         raise InputError("seed", expected="0 or more", found=str(seed))
-    if not 4 <= seconds < math.inf:  # not a number is neither
-        raise InputError("seconds", expected="at least 4 s, room for a step", found=f"{seconds:g}")
+    if not 4 <= seconds <= _LONGEST:  # not a number is neither
+        expected = f"at least 4 s, room for a step, at most {_LONGEST:g} s"
+        raise InputError("seconds", expected=expected, found=f"{seconds:g}")
+    found = f"{size[0]} x {size[1]}"
     if any(side % 2 or not 64 <= side <= 4096 for side in size):
-        found = f"{size[0]} x {size[1]}"
         raise InputError("size", expected="even sides from 64 to 4096 pixels", found=found)
+    if max(size) > 4 * min(size):  # a broadcaster's mark would not fit
+        raise InputError("size", expected="a side at most four times as long as the other", found=found)
 
 
 def _write_joints(
@@ -220,22 +223,27 @@ def read_record(out: str, name: str) -> VideoRecord:
     fs, path = files.filesystem(uri)
     try:
         with fs.open(path, "rb") as file:
-            return VideoRecord.from_json(pq.read_schema(file).metadata[_RECORD])
+            record = VideoRecord.from_json(pq.read_schema(file).metadata[_RECORD])
     except FileNotFoundError:
         raise InputError(uri, expected="a joints file", found="nothing there") from None
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         found = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise InputError(uri, expected="a joints file (delete it to draw the video again)", found=found) from None
+    if record.video_id != name:
+        expected = f"the joints of video {name} (delete it to draw the video again)"
+        raise InputError(uri, expected=expected, found=f"those of {record.video_id}")
+    return record
 
 
 def drawn_videos(out: str) -> set[str]:
-    """The ids of the videos in ``out`` that are done: both their files are there."""
+    """The ids of the videos in ``out`` that are done: both their files are there, and neither is empty."""
     stems: dict[str, set[str]] = {}
     for folder, suffix in (("videos", ".mp4"), ("joints", ".parquet")):
         fs, path = files.filesystem(files.join(out, folder))
         fs.invalidate_cache()
-        names = files.list_files(files.join(out, folder), (suffix,)) if fs.exists(path) else []
-        stems[folder] = {Path(name).stem for name in names}
+        found = fs.find(path, maxdepth=1, detail=True)  # nothing where there is no folder
+        names = {Path(name) for name, info in found.items() if info["size"]}
+        stems[folder] = {name.stem for name in names if name.suffix == suffix and not name.stem.startswith(".")}
     return stems["videos"] & stems["joints"]
 
 

@@ -13,6 +13,7 @@ from balletal.synthetic.presets import Preset
 from balletal.synthetic.repertoire import STEPS, Step
 
 _TRIES = 4
+_ENDING = 60.0  # seconds; no phrase lasts that long
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def _solo(random: np.random.Generator, style: Style, seconds: float, preset: Pre
     _pause(dance, random, preset, first=True)
     failed = 0
     while failed < _TRIES:
-        attempt = copy.deepcopy(dance)
+        # A phrase that may run past the end is tried on a copy; before, copies of a long dance would take ever longer.
+        attempt = copy.deepcopy(dance) if seconds - dance.time < _ENDING else dance
         _phrase(attempt, random, style, preset)
         if attempt.time > seconds:  # no step is cut off by the end of the video
             failed += 1

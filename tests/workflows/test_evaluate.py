@@ -64,6 +64,14 @@ def test_detections_in_videos_of_other_subsets_do_not_count(evaluate):
     assert found["ap_by_class"]["A"] == [0.5] * 5
 
 
+def test_a_subset_without_segments_is_named(evaluate, monkeypatch):
+    with pytest.raises(InputError, match="subset ''"):  # such as a shell's unset variable
+        evaluate("--subset", "")
+    monkeypatch.setitem(GROUND_TRUTH["database"], "w", {"subset": "testing", "annotations": []})
+    with pytest.raises(InputError, match=r"gt.json: expected a segment in subset 'testing', found none"):
+        evaluate("--subset", "testing")
+
+
 def test_all_subsets(evaluate):
     result = json.loads(evaluate("--json", "--tiou", "0.5").stdout)
     assert result["map"] == [pytest.approx(2 / 3)]

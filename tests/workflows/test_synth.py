@@ -1,12 +1,16 @@
 """Drawing a corpus in parallel, resuming it, letting it grow."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
+import ray
 from typer.testing import CliRunner
 
 import workflows.synth
+from balletal import files
 from balletal.annotations import read_annotations
 from balletal.errors import BalletalError, InputError
 from balletal.synthetic.card import dataset_card
@@ -63,6 +67,11 @@ def test_a_corpus_is_the_same_however_it_was_drawn(
     assert content(out) == whole
     assert (out / "videos" / "AAB0000.mp4").stat().st_mtime_ns == before
 
+    for name in ("videos/AAA0000.mp4", "joints/AAB0000.parquet"):
+        (out / name).write_bytes(b"")
+    assert synth(str(out), 3, 6.0, **SETTINGS)["resumed"] == 1  # type: ignore[arg-type]
+    assert content(out) == whole
+
     with monkeypatch.context() as patch:
         patch.setattr(workflows.synth, "ray_session", no_ray)
         done = synth(str(out), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
@@ -84,6 +93,25 @@ def test_a_corpus_is_the_same_however_it_was_drawn(
 def test_a_place_that_only_one_process_has_is_refused(ray_cluster: None) -> None:
     with pytest.raises(InputError, match=r"a place that all of Ray's workers write to.* 1 drawn videos not there"):
         synth("memory://corpus", 1, 4.0, **SETTINGS)  # type: ignore[arg-type]
+
+
+@pytest.mark.ray
+def test_a_video_whose_worker_dies_is_named(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @ray.remote(num_cpus=1, max_retries=0)
+    def killed(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(workflows.synth, "_draw", killed)
+    with pytest.raises(BalletalError, match=r"^video AAA0000: .*died.*\(WorkerCrashedError\)$"):
+        synth(str(tmp_path), 1, 4.0, **SETTINGS)  # type: ignore[arg-type]
+
+
+def test_joints_that_cannot_be_read_are_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflows.synth, "ray_session", no_ray)
+    for name in ("videos/AAA0000.mp4", "joints/AAA0000.parquet"):
+        files.write_bytes(str(tmp_path / name), b"nothing")
+    with pytest.raises(InputError, match=r"AAA0000\.parquet: expected a joints file"):
+        synth(str(tmp_path), 2, 4.0, **SETTINGS)  # type: ignore[arg-type]
 
 
 @pytest.mark.ray
@@ -117,9 +145,12 @@ def test_another_corpus_is_not_written_over(tmp_path: Path, monkeypatch: pytest.
         (["--videos", "0"], "at least 1"),
         (["--seconds", "3"], "at least 4 s"),
         (["--seconds", "nan"], "at least 4 s"),
+        (["--seconds", "3601"], "at most 3600 s"),
+        (["--videos", "1000001"], "at most 1000000"),
         (["--seed", "-1"], "0 or more"),
         (["--size", "97x64"], "even sides"),
         (["--size", "62x64"], "from 64"),
+        (["--size", "64x258"], "four times"),
         (["--size", "96"], "WIDTHxHEIGHT"),
         (["--size", "axb"], "WIDTHxHEIGHT"),
     ],

@@ -161,7 +161,17 @@ def test_via_csv_refuses_what_would_read_back_as_something_else(tmp_path):
     nested = Annotations(segment_table("a/b", [0.0], [1.0], "A"), video_table({"a/b": {}}))
     with pytest.raises(InputError, match="video 'a/b'"):
         write_via_csv(str(tmp_path / "x.csv"), nested)
+    empty = Annotations(segment_table(), video_table({}))
+    with pytest.raises(InputError, match="a video to write a file of"):
+        write_via_csv(str(tmp_path / "via"), empty)
     assert list(tmp_path.iterdir()) == []
+    write_via_csv(str(tmp_path / "x.csv"), empty)
+    assert read_annotations(str(tmp_path / "x.csv")).videos.empty
+
+
+def test_via_csv_of_a_video_whose_name_begins_with_a_dot_is_read_back(tmp_path):
+    write_via_csv(str(tmp_path), Annotations(segment_table(".hidden", [0.0], [1.0], "A"), video_table({".hidden": {}})))
+    assert list(read_annotations(str(tmp_path)).segments["video_id"]) == [".hidden"]
 
 
 def test_subtitles():

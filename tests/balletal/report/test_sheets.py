@@ -76,7 +76,8 @@ def test_the_pictures_are_those_of_the_times(tmp_path: Path) -> None:
 
 def test_a_video_that_is_none_leaves_its_row_empty(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video")
-    png, problems = contact_sheet(segment_table("x", [0.0], [1.0], "A"), {"x": str(tmp_path / "x.mp4")})
-    assert len(problems) == 1
+    examples = segment_table("x", [0.0, 1.0], [1.0, 2.0], ["A", "a label too long for its place " * 3])
+    png, problems = contact_sheet(examples, {"x": str(tmp_path / "x.mp4")})
+    assert len(problems) == 1  # told once
     assert "x.mp4" in problems[0]
-    assert all((cell == 228).all() for cell in cells(png, 0))
+    assert all((cell == 228).all() for row in range(2) for cell in cells(png, row))

@@ -18,6 +18,7 @@ from balletal.synthetic.card import dataset_card
 from balletal.synthetic.corpus import (
     VideoRecord,
     drawn_videos,
+    joints_uri,
     read_record,
     subset_of,
     video_id,
@@ -190,11 +191,15 @@ def test_nonsense_is_refused(tmp_path: Path, seed: int, seconds: float, size: tu
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_joints_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_joints_file_that_is_none_is_named(tmp_path: Path, telephone: tuple[Path, VideoRecord]) -> None:
     (tmp_path / "joints").mkdir()
     (tmp_path / "joints" / "AAA0000.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"AAA0000\.parquet.*delete it"):
         read_record(str(tmp_path), "AAA0000")
     with pytest.raises(InputError, match="nothing there"):
+        read_record(str(tmp_path), "AAB0000")
+    other, record = telephone
+    files.write_bytes(str(tmp_path / "joints" / "AAB0000.parquet"), files.read_bytes(joints_uri(str(other), "AAC0000")))
+    with pytest.raises(InputError, match=rf"the joints of video AAB0000.* found those of {record.video_id}"):
         read_record(str(tmp_path), "AAB0000")
     assert drawn_videos(str(tmp_path)) == set()
