@@ -28,7 +28,7 @@ from balletal.errors import InputError
 from balletal.labels import LabelSet
 from balletal.report.sheets import choose_examples, contact_sheet
 from balletal.video.probe import VIDEO_SUFFIXES
-from workflows.console import FAILED, finish, print_json, run, say
+from workflows.console import FAILED, SOME_VIDEOS_FAILED, finish, print_json, run, say
 from workflows.sources import list_sources
 
 app = typer.Typer(help="Annotations: contents, problems, other formats, splits, pictures.", no_args_is_help=True)
@@ -214,6 +214,8 @@ def sheet(
         say(f"not shown: {problem}")
     files.write_bytes(out, picture)
     say(f"{len(examples)} steps of {examples['label'].nunique()} classes -> {out}")
+    if problems:
+        finish(SOME_VIDEOS_FAILED)
 
 
 @app.command()
