@@ -79,10 +79,15 @@ def claim(out: str, config: dict[str, Any]) -> None:
         files.write_bytes(uri, text.encode())
         return
     before = read_yaml(uri)
-    differing = [key for key in config if before.get(key) != config[key]]
+    differing = [_told(key, before.get(key)) for key in config if before.get(key) != config[key]]
     if differing:
         raise InputError(
             out,
             expected="an empty folder or a run of this configuration",
             found=f"one of another {', '.join(differing)}",
         )
+
+
+def _told(key: str, value: Any) -> str:
+    """A key, with what stands there if that fits into a message."""
+    return key if isinstance(value, dict) else f"{key} ({value})"

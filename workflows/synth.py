@@ -31,6 +31,7 @@ from balletal.synthetic.corpus import (
 )
 from balletal.synthetic.presets import PRESETS
 from workflows.cluster import ray_session
+from workflows.config import claim
 from workflows.console import print_json, run, say
 
 PresetName = Literal["easy", "stage", "wild"]
@@ -53,7 +54,7 @@ def synth(
 
     Args:
         out: folder or fsspec URI: ``videos/``, ``joints/``, ``via/``, ``annotations.json``, ``card.md`` and
-            ``corpus.json``, as the card says.
+            ``config.yaml``, as the card says.
         seconds: of each video; its last picture may end a little later.
         size: width and height in pixels.
 
@@ -71,7 +72,9 @@ def synth(
     check_settings(seed, seconds, size)
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r}", expected=f"one of {', '.join(PRESETS)}", found="another")
-    _claim(out, {"generator": GENERATOR, "seed": seed, "seconds": seconds, "preset": preset, "size": list(size)})
+    if files.exists(files.join(out, "annotations.json")) and not files.exists(files.join(out, "config.yaml")):
+        raise InputError(out, expected="an empty folder or one of a corpus", found="annotations of something else")
+    claim(out, {"generator": GENERATOR, "seed": seed, "seconds": seconds, "preset": preset, "size": list(size)})
     names = [video_id(index) for index in range(videos)]
     there = drawn_videos(out)
     if more := there - set(names):
@@ -103,23 +106,6 @@ def synth(
         "resumed": len(there),
         "times_real_time": round(sum(record.duration for record in drawn) / wall, 2) if drawn else None,
     }
-
-
-def _claim(out: str, settings: dict[str, Any]) -> None:
-    """Make ``out`` the folder of a corpus with these settings, or check that it is: `corpus.json` says."""
-    uri = files.join(out, "corpus.json")
-    if not files.exists(uri):
-        if files.exists(files.join(out, "annotations.json")):
-            raise InputError(out, expected="an empty folder or one of a corpus", found="annotations of something else")
-        files.write_json(uri, settings)
-        return
-    before = files.read_json(uri)
-    if not isinstance(before, dict):
-        raise InputError(uri, expected="the settings of a corpus", found=type(before).__name__)
-    differing = [f"{key} {before.get(key)}" for key in settings if before.get(key) != settings[key]]
-    if differing:
-        expected = "an empty folder or a corpus of these settings"
-        raise InputError(out, expected=expected, found=f"one of {', '.join(differing)}")
 
 
 def _draw_all(

@@ -50,7 +50,7 @@ How the videos were made:
 | `annotations.json` | ActivityNet form: subset, duration, fps, solo; steps, and `Backwards` apart from them as tags |
 | `via/<AAA>.csv` | the same steps as VIA 3 exports in AnnChor's form, a file for each variation |
 | `joints/<ID>.parquet` | where every joint is in every picture |
-| `corpus.json` | the settings; `balletal synth` goes on with a corpus of the same settings only |
+| `config.yaml` | the settings; `balletal synth` goes on with a corpus of the same settings only |
 
 An ID is three letters for the variation and four digits. Here videos of one variation share nothing but its letters.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from balletal.synthetic.body import Body
-from balletal.synthetic.motion import RISE, TURNOUT, Channel, Foot, FootTrack, Motion
+from balletal.synthetic.motion import RISE, TURNOUT, Channel, Foot, FootTrack, Motion, ankle_from_toe
 
 GRAVITY = 9.81
 SCALE = 1.65
@@ -148,8 +148,7 @@ class Dance:
         """A foot on the floor that carries: its ankle under its hip when the hips are at ``place`` facing ``yaw``."""
         side = 1.0 if foot == "left" else -1.0
         body, outward = self.body, yaw + side * TURNOUT
-        flat = float(np.sqrt(body.foot**2 - body.ankle**2))
-        ahead = (flat * np.cos(rise * RISE) - body.ankle * np.sin(rise * RISE)) / self.scale
+        ahead = float(ankle_from_toe(body, np.asarray(rise * RISE))[0]) / self.scale
         hip = side * body.hips / self.scale * 0.6  # a dancer who stands on one leg brings it under her
         return on(
             place[0] + hip * float(np.cos(yaw)) + ahead * float(np.sin(outward)),

@@ -270,12 +270,19 @@ def _leg(
 
 def _planted_ankle(body: Body, toe: Floats, tilt: Floats, yaw: Floats, side: float) -> Floats:
     """The ankle over a toe on the floor: the foot, turned out, tilted about its tip. It turns as the hips do."""
-    outward = yaw + side * TURNOUT
-    flat = np.sqrt(body.foot**2 - body.ankle**2)
-    along = flat * np.cos(tilt) - body.ankle * np.sin(tilt)
-    ankle = toe - _forward(outward) * along[:, None]
-    ankle[:, 1] = toe[:, 1] + flat * np.sin(tilt) + body.ankle * np.cos(tilt)
+    behind, above = ankle_from_toe(body, tilt)
+    ankle = toe - _forward(yaw + side * TURNOUT) * behind[:, None]
+    ankle[:, 1] = toe[:, 1] + above
     return ankle
+
+
+def ankle_from_toe(body: Body, tilt: Floats) -> tuple[Floats, Floats]:
+    """How far behind and above the toe the ankle is, metres, on a foot tilted by ``tilt`` radians from flat."""
+    flat = np.sqrt(body.foot**2 - body.ankle**2)
+    return (
+        flat * np.cos(tilt) - body.ankle * np.sin(tilt),
+        flat * np.sin(tilt) + body.ankle * np.cos(tilt),
+    )
 
 
 def _needed_tilt(body: Body, hip: Floats, toe: Floats, tilt: Floats, yaw: Floats, side: float) -> Floats:

@@ -40,7 +40,7 @@ def test_a_corpus_is_the_same_however_it_was_drawn(
     whole = content(out)
     ids = ["AAA0000", "AAB0000", "AAC0000"]
     assert sorted(whole) == sorted(
-        ["annotations.json", "card.md", "corpus.json"]
+        ["annotations.json", "card.md", "config.yaml"]
         + [f"{folder}/{name}.{suffix}" for name in ids for folder, suffix in (("videos", "mp4"), ("joints", "parquet"))]
         + [f"via/{name[:3]}.csv" for name in ids]
     )
@@ -56,7 +56,7 @@ def test_a_corpus_is_the_same_however_it_was_drawn(
     records = [write_video(str(alone), index, 4, 6.0, PRESETS["easy"], SIZE) for index in (2, 0, 1)]
     records.sort(key=lambda record: record.video_id)
     write_annotations(str(alone), records, dataset_card(records, seed=4, seconds=6.0, preset="easy", size=SIZE))
-    assert content(alone) == {name: data for name, data in whole.items() if name != "corpus.json"}
+    assert content(alone) == {name: data for name, data in whole.items() if name != "config.yaml"}
 
     # Killed in the middle: one video has no joints yet, another was not begun, and nothing is annotated.
     for name in ("joints/AAA0000.parquet", "joints/AAC0000.parquet", "videos/AAC0000.mp4", "annotations.json"):
@@ -125,16 +125,16 @@ def test_a_video_that_fails_is_named(ray_cluster: None, tmp_path: Path) -> None:
 def test_another_corpus_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflows.synth, "ray_session", no_ray)
     settings = {"generator": workflows.synth.GENERATOR, "seed": 4, "seconds": 6.0, "preset": "easy", "size": [96, 64]}
-    (tmp_path / "corpus.json").write_text(json.dumps(settings | {"seed": 5}))
-    with pytest.raises(InputError, match=r"one of seed 5$"):
+    (tmp_path / "config.yaml").write_text(json.dumps(settings | {"seed": 5}))
+    with pytest.raises(InputError, match=r"one of another seed \(5\)$"):
         synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
-    (tmp_path / "corpus.json").write_text(json.dumps(settings | {"generator": 0, "size": [96, 96]}))
-    with pytest.raises(InputError, match=r"one of generator 0, size \[96, 96\]"):
+    (tmp_path / "config.yaml").write_text(json.dumps(settings | {"generator": 0, "size": [96, 96]}))
+    with pytest.raises(InputError, match=r"one of another generator \(0\), size \(\[96, 96\]\)"):
         synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
-    (tmp_path / "corpus.json").write_text("[]")
-    with pytest.raises(InputError, match="settings of a corpus, found list"):
+    (tmp_path / "config.yaml").write_text("[]")
+    with pytest.raises(InputError, match=r"config\.yaml: expected a YAML mapping, found list"):
         synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
-    (tmp_path / "corpus.json").rename(tmp_path / "annotations.json")
+    (tmp_path / "config.yaml").rename(tmp_path / "annotations.json")
     with pytest.raises(InputError, match="annotations of something else"):
         synth(str(tmp_path), 3, 6.0, **SETTINGS)  # type: ignore[arg-type]
 
