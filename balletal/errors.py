@@ -5,12 +5,8 @@ class BalletalError(Exception):
     """Base of all errors that a user can act on; the command line prints them without a traceback."""
 
 
-class InputError(BalletalError):
-    """A file, folder or value that the user gave is not what it must be.
-
-    >>> str(InputError("a.json", expected="an ActivityNet file", found="a list"))
-    'a.json: expected an ActivityNet file, found a list'
-    """
+class _PlacedError(BalletalError):
+    """An error about one file, folder or value: where, what was expected there, what was found."""
 
     def __init__(self, where: str, *, expected: str, found: str) -> None:
         super().__init__(where, expected, found)
@@ -21,14 +17,32 @@ class InputError(BalletalError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword arguments: pickle's own way would pass them by position. Errors travel between processes.
-        return _input_error, (type(self), *self.args)
+        return _placed_error, (type(self), *self.args)
+
+
+class InputError(_PlacedError):
+    """A file, folder or value that the user gave is not what it must be.
+
+    >>> str(InputError("a.json", expected="an ActivityNet file", found="a list"))
+    'a.json: expected an ActivityNet file, found a list'
+    """
+
+
+class StorageError(_PlacedError):
+    """A disk or bucket refuses or does not answer: no permission, wrong credentials, disk full, server away.
+
+    It says nothing about what a file holds, so it is never a reason to give up one video and go on to the next.
+    Names the URI, and never a key or secret.
+    """
 
 
 class VideoError(InputError):
     """A video that cannot be used. ``kind`` is the stable word that error tables and HTTP answers carry.
 
-    Kinds: ``missing``, ``empty``, ``not-a-video``, ``no-video-stream``, ``unsupported-codec``, ``corrupt``,
-    ``truncated``, ``too-short``, ``too-large``.
+    Kinds: ``missing``, ``unreadable`` (may not be read, or is archived), ``empty``, ``not-a-video``,
+    ``no-video-stream``, ``unsupported-codec``, ``corrupt``, ``truncated``, ``too-short``, ``too-large`` (more memory,
+    pixels or hours than allowed), ``decoder-crashed``, ``timeout`` (decoding took longer than allowed), ``changed``
+    (the file is another one than it was when the work began).
     """
 
     def __init__(self, where: str, kind: str, *, expected: str, found: str) -> None:
@@ -40,7 +54,7 @@ class VideoError(InputError):
         return _video_error, self.args
 
 
-def _input_error(kind: type[InputError], where: str, expected: str, found: str) -> InputError:
+def _placed_error(kind: type[_PlacedError], where: str, expected: str, found: str) -> _PlacedError:
     return kind(where, expected=expected, found=found)
 
 

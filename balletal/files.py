@@ -1,27 +1,66 @@
-"""Files by URI: a local path or any fsspec URL (``s3://bucket/key``). Writes are atomic."""
+"""Files by URI: a local path or any fsspec URL (``s3://bucket/key``). Writes are atomic.
 
+Every call tries again while remote storage is away (:mod:`balletal.storage`). What that cannot mend (no permission, no
+such bucket, disk full) is a :class:`StorageError` at once. A file that is missing or is a folder is a matter of that
+file, not of the storage.
+"""
+
+import contextlib
+import io
 import json
+import os
 import posixpath
+import re
 import uuid
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from balletal.errors import InputError
+from balletal.errors import InputError, StorageError
+from balletal.storage import call, reason
+
+T = TypeVar("T")
+
+# A video is read from a few places at a time (pictures, sound, index), in steps of some 100 kB.
+_BLOCK, _BLOCKS = 4 << 20, 4
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """The fsspec file system of a URI and the path inside it."""
+    """The fsspec file system of a URI and the path inside it. Its own calls do not try again; the functions here do.
+
+    Raises:
+        InputError: no file system for such a URI, or one with a password in it.
+    """
     if "::" in str(uri):
         # Chained URLs let one scheme open files through another, which no command here needs.
         raise InputError(str(uri), expected="a path or a plain URL", found="a chained fsspec URL")
+    if password := re.match(r"[\w+.-]+://[^/@]*:[^/@]*@", str(uri)):
+        # URIs are written into tables, logs and messages.
+        where = f"{str(uri).partition('://')[0]}://***@{str(uri)[password.end() :]}"
+        raise InputError(where, expected="credentials in the environment or a profile", found="a password in the URL")
     try:
-        fs, path = fsspec.core.url_to_fs(str(uri))
+        fs, path = fsspec.core.url_to_fs(str(uri), **_options(str(uri)))
     except (ValueError, ImportError) as error:  # a scheme that is unknown, or whose package is not installed
         raise InputError(str(uri), expected="a path, or a URL that fsspec can open", found=str(error)) from None
+    if "s3" in fs.protocol:
+        fs.retries = 1
     return fs, path
+
+
+def _options(uri: str) -> dict[str, Any]:
+    """botocore and s3fs each try again, one inside the other, partly twice: a server that takes a request and never
+    answers would hold one call for half an hour. Listings are not kept: other processes write too."""
+    if uri.partition("://")[0] not in ("s3", "s3a"):
+        return {}
+    configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {**configured, "retries": {"total_max_attempts": 1}}, "use_listings_cache": False}
+
+
+def _call(uri: str, fs: Any, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    return call(uri, function, *args, local=isinstance(fs, LocalFileSystem), **kwargs)
 
 
 def join(uri: str, *parts: str) -> str:
@@ -36,8 +75,45 @@ def absolute(uri: str) -> str:
 
 
 def exists(uri: str) -> bool:
+    """Whether a file or folder stands there.
+
+    Raises:
+        StorageError: the storage cannot say.
+    """
+    return _info(uri) is not None
+
+
+def is_file(uri: str) -> bool:
+    """Whether a file stands there. Raises as :func:`exists`."""
+    info = _info(uri)
+    return info is not None and info["type"] != "directory"
+
+
+def _info(uri: str) -> dict[str, Any] | None:
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    try:
+        return cast(dict[str, Any], _call(uri, fs, fs.info, path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def version(uri: str) -> str:
+    """What changes with a file's content: its etag, else ``<mtime>-<size>``; ``missing`` when it is not there.
+
+    Raises:
+        StorageError: the storage cannot say.
+    """
+    # One that was listed and is gone, or a link to nothing: reading it will tell.
+    info = _info(uri)
+    return "missing" if info is None else _version(info)
+
+
+def _version(info: dict[str, Any]) -> str:
+    etag = info.get("ETag") or info.get("etag")
+    if etag:
+        return str(etag).strip('"')
+    modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("created") or ""
+    return f"{modified}-{info['size']}"
 
 
 def read_bytes(uri: str) -> bytes:
@@ -45,50 +121,116 @@ def read_bytes(uri: str) -> bytes:
 
     Raises:
         InputError: the file is missing, is a folder or may not be read.
+        StorageError: the storage cannot be read.
     """
     fs, path = filesystem(uri)
     try:
-        data: bytes = fs.cat_file(path)
+        return cast(bytes, _call(uri, fs, fs.cat_file, path))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(str(uri), expected="a file", found="nothing there") from None
     except PermissionError as error:
         raise InputError(str(uri), expected="a file that may be read", found=error.strerror or str(error)) from None
     except IsADirectoryError:
         raise InputError(str(uri), expected="a file", found="a folder") from None
-    return data
+
+
+def open_file(uri: str) -> IO[bytes]:
+    """A file opened for reading from any place in it; reads of a remote one try again as every call here does.
+
+    Raises:
+        OSError: the file is missing, is a folder or may not be read, as ``open`` has it.
+        StorageError: the storage cannot be read, now or at a later read.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):  # fsspec's own file object is a layer of Python around every read
+        return cast(IO[bytes], _call(uri, fs, Path(path).open, "rb"))
+    options = {"block_size": _BLOCK, "cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
+    return cast(IO[bytes], _RemoteFile(uri, _call(uri, fs, fs.open, path, "rb", **options)))
+
+
+class _RemoteFile(io.RawIOBase):
+    def __init__(self, uri: str, file: Any) -> None:
+        self._uri, self._file = uri, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return call(self._uri, self._file.read, size)  # one that fails leaves the position where it was
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file so that a reader sees either nothing (or the old content) or all of it.
+    """Write a whole file so that a reader sees either nothing (or the old content) or all of it, whatever happens.
 
-    Local files are written under a temporary name and renamed; object stores make a put visible as a whole.
+    Local files are written under a temporary name, to the disk itself, and renamed; object stores make a put visible
+    as a whole.
 
     Raises:
         InputError: a folder stands there, or no folder can be made for the file.
+        StorageError: no permission, no space, no such bucket, no answer.
     """
     fs, path = filesystem(uri)
-    if not isinstance(fs, LocalFileSystem):
-        fs.pipe_file(path, data)
-        return
-    if fs.isdir(path):  # moving onto it would put the file into it, under its temporary name
-        raise InputError(str(uri), expected="the name of a file to write", found="a folder")
-    _make_folder(fs, posixpath.dirname(path))
-    temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
     try:
-        fs.pipe_file(temporary, data)
-        fs.mv(temporary, path)
-    finally:
-        if fs.exists(temporary):
-            fs.rm_file(temporary)
+        if isinstance(fs, LocalFileSystem):
+            _write_local(uri, path, data)
+        else:
+            _call(uri, fs, fs.pipe_file, path, data)
+    except OSError as error:
+        raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
 
 
-def _make_folder(fs: Any, path: str) -> None:
+def _write_local(uri: str, path: str, data: bytes) -> None:
+    target = Path(path)
+    folder = target.parent
     try:
-        fs.makedirs(path, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(path, expected="a folder, or a place for one", found="a file in its path") from None
-    except PermissionError as error:
-        raise InputError(path, expected="a folder to write into", found=error.strerror or str(error)) from None
+        raise InputError(str(folder), expected="a folder, or a place for one", found="a file in its path") from None
+    temporary = folder / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a machine that fails could leave the new name with nothing behind it
+        temporary.replace(target)
+    except IsADirectoryError:
+        raise InputError(uri, expected="the name of a file to write", found="a folder") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def remove(uri: str) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    fs, path = filesystem(uri)
+    try:
+        _call(uri, fs, fs.rm_file, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StorageError(uri, expected="a file that can be removed", found=reason(error)) from None
 
 
 def read_json(uri: str) -> Any:
@@ -108,6 +250,21 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+def list_names(uri: str) -> list[str]:
+    """Names of files and folders directly in a folder, sorted; none where there is no folder.
+
+    Raises:
+        StorageError: the storage cannot say.
+    """
+    fs, path = filesystem(uri)
+    fs.invalidate_cache(path)  # other processes write too
+    try:
+        found = _call(uri, fs, fs.ls, path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+
 def list_files(uri: str, suffixes: Iterable[str] = ()) -> list[str]:
     """Files below a folder (or the one file named), sorted, hidden names left out, as URIs of the same scheme.
 
@@ -116,19 +273,30 @@ def list_files(uri: str, suffixes: Iterable[str] = ()) -> list[str]:
 
     Raises:
         InputError: nothing stands at ``uri``.
+        StorageError: the storage cannot say.
     """
+    return list(list_versions(uri, suffixes))
+
+
+def list_versions(uri: str, suffixes: Iterable[str] = ()) -> dict[str, str]:
+    """The :func:`version` of each file that :func:`list_files` gives, from one listing. Raises as that does."""
     fs, path = filesystem(uri)
-    if fs.isfile(path):
-        return [str(uri)]
-    if not fs.exists(path):
+    fs.invalidate_cache(path)
+    info = _info(uri)
+    if info is None:
         raise InputError(str(uri), expected="a file or a folder", found="nothing there")
+    if info["type"] != "directory":
+        return {str(uri): _version(info)}
     endings = tuple(suffixes)
+    local = isinstance(fs, LocalFileSystem)
+    # A local listing tells of a link, not of the file that it leads to.
+    listed = _call(uri, fs, fs.find, path, detail=not local)
     found = sorted(
         name
-        for name in fs.find(path)
+        for name in listed
         if not any(part.startswith(".") for part in name[len(path) :].split("/"))
         and (not endings or name.lower().endswith(endings))
     )
-    if isinstance(fs, LocalFileSystem):
-        return found
-    return [fs.unstrip_protocol(name) for name in found]
+    if local:
+        return {name: version(name) for name in found}
+    return {fs.unstrip_protocol(name): _version(listed[name]) for name in found}

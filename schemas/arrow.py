@@ -46,7 +46,7 @@ ERRORS = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
         pa.field("segment", pa.int32(), nullable=False),  # -1: the whole video
-        pa.field("stage", pa.string(), nullable=False),  # probe | decode | extract | import | localize
+        pa.field("stage", pa.string(), nullable=False),  # probe | track | decode | extract | import | localize
         pa.field("type", pa.string(), nullable=False),  # VideoError.kind, or the exception's class name
         pa.field("message", pa.string(), nullable=False),
     ]
@@ -79,5 +79,19 @@ JOINTS = pa.schema(
         pa.field("dancer", pa.int32(), nullable=False),  # 0: the annotated one
         pa.field("joints_2d", pa.list_(pa.float32(), 44), nullable=False),  # x, y: pixels, also outside the picture
         pa.field("joints_3d", pa.list_(pa.float32(), 66), nullable=False),  # x, y, z: metres
+    ]
+)
+
+# The dancer crop at every analysis frame: a square, its centre in fractions of the displayed picture's width and
+# height, its side of the short one. The metadata holds the rate (`balletal.fps`) and the tracker (`balletal.tracker`).
+TRACKS = pa.schema(
+    [
+        pa.field("frame", pa.int32(), nullable=False),
+        pa.field("time_s", pa.float64(), nullable=False),
+        pa.field("x", pa.float32(), nullable=False),
+        pa.field("y", pa.float32(), nullable=False),
+        pa.field("side", pa.float32(), nullable=False),
+        pa.field("mover", pa.bool_(), nullable=False),  # False: nobody was found to move, the crop is the whole picture
+        pa.field("shot", pa.int32(), nullable=False),
     ]
 )

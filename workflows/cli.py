@@ -13,6 +13,7 @@ COMMANDS = {
     "Features": {
         "weights": "weights",
         "extract": "extract",
+        "track": "track",
         "fit-projection": "fit_projection",
         "errors": "errors",
     },

@@ -75,6 +75,9 @@ def _open(address: str | None, num_cpus: int | None) -> Iterator[None]:
             logging_level=logging.ERROR,  # the warning that token authentication is on says nothing to a user
             logging_config=ray.LoggingConfig(log_level="ERROR"),
             _temp_dir=str(folder),
+            # Ray ends workers beyond one a CPU after a second of rest, and a task of another stage then waits seconds
+            # for a new one to import its libraries.
+            _system_config={"idle_worker_killing_time_threshold_ms": 600_000},
         )
         yield
     finally:

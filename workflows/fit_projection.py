@@ -177,9 +177,8 @@ def _count_rows(uris: list[str]) -> int:
     """Rows that the files say they hold, from their footers."""
 
     def rows(uri: str) -> int:
-        fs, path = files.filesystem(uri)
         try:
-            with fs.open(path) as file:
+            with files.open_file(uri) as file:
                 return int(pq.read_metadata(file).num_rows)
         except pa.ArrowInvalid as error:
             raise InputError(uri, expected="a Parquet file", found=str(error).splitlines()[0]) from None

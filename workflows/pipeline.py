@@ -6,7 +6,7 @@ Each stage keeps its own record of what is done, so the same command again conti
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -37,11 +37,13 @@ class FeaturesConfig(BaseModel):
     videos: str | None = None
     released: str | None = None
     backbone: str = "i3d-rgb-kinetics400"
-    weights: str | None = None
+    weights: str | list[str] | None = None
     fps: float = Field(25.0, gt=0)
     window: int = Field(16, gt=0)
     stride: int = Field(4, gt=0)
+    mode: Literal["windowed", "dense"] = "windowed"
     crop: Crop = "center"
+    flow: str = "dis"
     dtype: Dtype = "bfloat16"
     dim: int = Field(2048, gt=0, description="length of a released feature")
 
@@ -145,10 +147,12 @@ def _features(config: PipelineConfig) -> tuple[dict[str, Any], FeatureStore]:
             fps=source.fps,
             window=source.window,
             stride=source.stride,
+            mode=source.mode,
             crop=source.crop,
             dtype=source.dtype,
+            flow=source.flow,
         )
-        summary = extract(source.videos, uri, spec=spec, weights=source.weights)
+        summary = extract(source.videos, uri, spec=spec, weights=source.weights, flow=source.flow)
     store = FeatureStore.open(uri, summary["spec"])
     if not store.video_ids():
         raise InputError(f"store {uri}", expected="features of a video", found=f"none; balletal errors --store {uri}")

@@ -19,6 +19,7 @@ from ray.data import ActorPoolStrategy
 
 from balletal import files
 from balletal.errors import InputError
+from balletal.features.extractor import Weights
 from balletal.features.store import WHOLE_VIDEO, FeatureStore, VideoFeatures
 from balletal.segments import DETECTION_COLUMNS, segment_table
 from balletal.tal.localizer import Localizer
@@ -41,7 +42,8 @@ def score(
     store: str | None = None,
     min_score: float = 0.0,
     top_k: int | None = None,
-    weights: str | None = None,
+    weights: Weights = None,
+    flow: str | None = None,
     video_ids: VideoIds = "stem",
     address: str | None = None,
 ) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def score(
     Args:
         bundle: readable on every node, like the store.
         min_score, top_k: of a video's detections, those of at least this score, and at most so many.
-        weights: of the backbone, where they are not its own.
+        weights, flow: of the backbone, where they are not its own: see :func:`workflows.extract.extract`.
 
     Returns:
         What ``run.json`` holds.
@@ -70,7 +72,8 @@ def score(
     with ray_session(address):
         if videos is not None:
             store = files.join(out, "store")
-            extract(videos, store, spec=localizer.spec, weights=weights, video_ids=video_ids, address=address)
+            how: dict[str, Any] = {"weights": weights, "flow": flow, "video_ids": video_ids, "address": address}
+            extract(videos, store, spec=localizer.spec, **how)
             opened = FeatureStore.open(store, localizer.spec.spec_id)
             wanted = {source.video_id for source in list_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)}
             chosen = [video for video in opened.video_ids() if video in wanted]
@@ -199,9 +202,8 @@ def _write_errors(out: str, errors: pd.DataFrame) -> None:
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_pandas(errors[arrow.ERRORS.names], arrow.ERRORS, preserve_index=False), sink)
         files.write_bytes(uri, sink.getvalue())
-    elif files.exists(uri):
-        fs, path = files.filesystem(uri)
-        fs.rm_file(path)
+    else:
+        files.remove(uri)
 
 
 def main(
@@ -211,7 +213,10 @@ def main(
     store: Annotated[str | None, typer.Option(help="Feature store, instead of videos.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="At most so many detections a video.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Backbone weights: a name or a file.", show_default="own")] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Backbone weights: a name or a file, once a stream.", show_default="own")
+    ] = None,
+    flow: Annotated[str | None, typer.Option(help="File of the optical flow module, if the bundle wants one.")] = None,
     video_id: Annotated[
         VideoIds, typer.Option(help="Call videos by file name without suffix, or by path below --videos.")
     ] = "stem",
@@ -229,6 +234,7 @@ def main(
         min_score=min_score,
         top_k=top_k,
         weights=weights,
+        flow=flow,
         video_ids=video_id,
         address=address,
     )

@@ -18,7 +18,7 @@ class AmbiguousNamesError(InputError):
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read. ``version`` changes with its content: the etag, else ``<mtime>-<size>``."""
+    """A file to read. ``version`` changes with its content (:func:`balletal.files.version`)."""
 
     video_id: str
     uri: str
@@ -35,12 +35,11 @@ def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "
     Raises:
         InputError: nothing there, no such file, or a name that is too long or no text.
         AmbiguousNamesError: two files of one video id.
+        StorageError: the place cannot be listed.
     """
     root = files.absolute(uri)
-    fs, _ = files.filesystem(root)
-    fs.invalidate_cache()
     sources: dict[str, Source] = {}
-    for file in files.list_files(root, suffixes):
+    for file, version in files.list_versions(root, suffixes).items():
         if not file.lower().endswith(suffixes):  # the one file that was named
             continue
         name = PurePosixPath(file).relative_to(root).as_posix() if file != root else PurePosixPath(file).name
@@ -52,7 +51,7 @@ def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "
                 expected="one file (--video-id path tells files of one name apart)",
                 found=f"{sources[video_id].uri} and {file}",
             )
-        sources[video_id] = Source(video_id, file, _version(file))
+        sources[video_id] = Source(video_id, file, version)
     if not sources:
         raise InputError(uri, expected=f"files ending in {', '.join(suffixes)}", found="none")
     return list(sources.values())
@@ -99,16 +98,3 @@ def drop_changed(store: FeatureStore, sources: Iterable[Source], suffixes: tuple
             changed.add(source.video_id)
     store.forget(changed)
     return new
-
-
-def _version(uri: str) -> str:
-    fs, path = files.filesystem(uri)
-    try:
-        info = fs.info(path)
-    except FileNotFoundError:  # removed since it was listed, or a link to nothing: reading it will tell
-        return "missing"
-    etag = info.get("ETag") or info.get("etag")
-    if etag:
-        return str(etag).strip('"')
-    modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or ""
-    return f"{modified}-{info['size']}"

@@ -39,7 +39,7 @@ def read_annotations(path: str, labels: LabelSet | None = None) -> Annotations:
         InputError: nothing there, or a file that is none of the known formats.
     """
     path = str(path)
-    found = files.list_files(path, () if _is_file(path) else (".csv", ".json"))
+    found = files.list_files(path, () if files.is_file(path) else (".csv", ".json"))
     endings = {name.lower().rsplit(".", 1)[-1] for name in found}
     if not found:
         raise InputError(path, expected="annotation files (.csv or .json)", found="none")
@@ -50,11 +50,6 @@ def read_annotations(path: str, labels: LabelSet | None = None) -> Annotations:
     for name in found:
         _read(name, collector)
     return collector.finish()
-
-
-def _is_file(path: str) -> bool:
-    fs, inside = files.filesystem(path)
-    return bool(fs.isfile(inside))
 
 
 def _read(where: str, into: Collector) -> None:

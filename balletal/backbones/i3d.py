@@ -5,6 +5,8 @@ Module names give the key layout that PyTorch weights of this network usually ha
 and may be one more at the end than at the start; published weights are of no use without it.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,10 @@ Triple = tuple[int, int, int]
 
 FEATURE_DIM = 1024
 MIN_FRAMES = 8
+STEP = 8
+"""Frames between two steps of the last maps."""
+HALO = 48
+"""Frames on either side of a step's own 8 that it depends on: 44 before, 47 behind, in whole steps."""
 
 # Output channels of an Inception block's branches: 1x1; 1x1 then 3x3; 1x1 then 3x3; pool then 1x1 (paper, figure 3, and
 # the GoogLeNet table it inflates).
@@ -79,8 +85,35 @@ class MaxPool3d(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        x, padding = _same(x, self.kernel, self.stride)
-        return F.max_pool3d(x, self.kernel, self.stride, padding)
+        if x.is_cuda or x.requires_grad:
+            x, padding = _same(x, self.kernel, self.stride)
+            return F.max_pool3d(x, self.kernel, self.stride, padding)
+        # On a CPU, axis by axis as the maximum of shifted slices: the same values, in bfloat16 four times as fast.
+        for dim, (kernel, stride) in enumerate(zip(self.kernel, self.stride, strict=True), start=2):
+            if kernel > 1 or stride > 1:
+                x = _max_along(x, dim, kernel, stride)
+        return x
+
+
+def _max_along(x: Tensor, dim: int, kernel: int, stride: int) -> Tensor:
+    """Max pooling along one axis, SAME: what would be padding is left out."""
+    n = x.shape[dim]
+    count = -(-n // stride)
+    before = max((count - 1) * stride + kernel - n, 0) // 2
+    rest = (slice(None),) * dim
+
+    def every(start: int) -> Tensor:
+        return x[(*rest, slice(start, None, stride))]
+
+    pooled = every(0).clone()
+    for offset in range(-before, kernel - before):
+        if offset:
+            first = -(min(offset, 0) // stride)  # the first output that has this neighbour
+            part = every(first * stride + offset)
+            part = part.narrow(dim, 0, min(part.shape[dim], count - first))
+            whole = pooled.narrow(dim, first, part.shape[dim])
+            torch.maximum(whole, part, out=whole)
+    return pooled
 
 
 class Mixed(nn.Module):
@@ -138,6 +171,47 @@ class InceptionI3D(nn.Module):
             x = self.get_submodule(name)(x)
         return x
 
+    def dense_maps(self, x: Tensor, step: int = STEP, prepare: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+        """The maps of ``Mixed_5c`` at every ``step`` frames: the last temporal strides removed, a trous.
+
+        Equal to interleaving passes over the clip shifted by ``step`` frames each, but what lies before the removed
+        strides is computed once. The ends are padded as :meth:`maps` pads them: step ``k`` equals, for ``step`` 8, step
+        ``k`` of :meth:`maps`.
+
+        Args:
+            x: (1, C, T, H, W) in [-1, 1], T a multiple of 8.
+            step: 8, 4 or 2.
+            prepare: makes the network's input of ``x`` where that is something else, block by block.
+
+        Returns:
+            (1, 1024, T/step, H/32, W/32); step ``k`` stands for the frames ``[k * step, k * step + 8)``, and depends on
+            :data:`HALO` frames before and behind them.
+        """
+        if len(x) != 1 or x.shape[2] % STEP or step not in _UNSTRIDED:
+            raise ValueError(f"expected one clip of a multiple of {STEP} frames and a step of 2, 4 or 8")
+        unstrided = _UNSTRIDED[step]
+        for names, stride, halo in _BLOCKS:
+            if unstrided.isdisjoint(names):
+                layers: list[Callable[[Tensor], Tensor]] = [prepare, *map(self.get_submodule, names)]
+                x = _in_blocks(layers, x, stride, halo)
+                prepare = nn.Identity()
+            else:
+                x = self._split(x, names, unstrided)
+        for _ in unstrided:  # the last split is the outermost half of the batch
+            x = torch.stack(x.chunk(2), dim=3).flatten(2, 3)
+        return x
+
+    def _split(self, x: Tensor, names: tuple[str, ...], unstrided: frozenset[str]) -> Tensor:
+        """Layers with a removed stride: it runs at both phases, as two clips of a batch, and so does all behind it.
+
+        That is a dilated convolution by other means, with the kernels that dense ones have.
+        """
+        for name in names:
+            if name in unstrided:
+                x = torch.cat([x, F.pad(x[:, :, 1:], (0, 0, 0, 0, 0, 1))])
+            x = self.get_submodule(name)(x)
+        return x
+
     def features(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) in [-1, 1] -> (B, 1024): ``Mixed_5c`` averaged over time and space."""
         return self.maps(x).mean(dim=(2, 3, 4), dtype=torch.float32)
@@ -150,6 +224,42 @@ class InceptionI3D(nn.Module):
         x = self.maps(x).mean(dim=(3, 4), keepdim=True)
         x = F.avg_pool3d(x, (min(2, x.shape[2]), 1, 1), stride=1)
         return self.logits(x).mean(dim=(2, 3, 4))
+
+
+# The layers in groups that run block by block in time, so that no early map exists as a whole: their stride, and the
+# steps of their input that they see beyond a block's ends (in whole strides).
+_BLOCKS: tuple[tuple[tuple[str, ...], int, int], ...] = (
+    (("Conv3d_1a_7x7", "MaxPool3d_2a_3x3", "Conv3d_2b_1x1"), 2, 4),
+    (("Conv3d_2c_3x3", "MaxPool3d_3a_3x3"), 1, 1),
+    (("Mixed_3b",), 1, 1),
+    (("Mixed_3c", "MaxPool3d_4a_3x3"), 2, 2),
+    (("Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f"), 1, 5),
+    (("MaxPool3d_5a_2x2", "Mixed_5b", "Mixed_5c"), 2, 4),
+)
+_BLOCK = 64
+_UNSTRIDED: dict[int, frozenset[str]] = {
+    8: frozenset(),
+    4: frozenset({"MaxPool3d_5a_2x2"}),
+    2: frozenset({"MaxPool3d_4a_3x3", "MaxPool3d_5a_2x2"}),
+}
+
+
+def _in_blocks(layers: Sequence[Callable[[Tensor], Tensor]], x: Tensor, stride: int, halo: int) -> Tensor:
+    """``layers`` over blocks of the time axis, each with its halo; equal to one pass over all of it."""
+    size, steps = _BLOCK * stride, x.shape[2] // stride
+    whole: Tensor | None = None
+    for start in range(0, x.shape[2], size):
+        first = max(0, start - halo)
+        y = x[:, :, first : start + size + halo]
+        for layer in layers:
+            y = layer(y)
+        y = y[:, :, (start - first) // stride :][:, :, :_BLOCK]
+        if whole is None:  # one at its full length, not blocks and then their concatenation: these are the large maps
+            shape = (*y.shape[:2], steps, *y.shape[3:])
+            whole = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last_3d)
+        whole[:, :, start // stride :][:, :, : y.shape[2]] = y
+    assert whole is not None  # a clip has frames
+    return whole
 
 
 def fold_batch_norm(model: InceptionI3D) -> InceptionI3D:

@@ -22,9 +22,9 @@ class FeatureSpec:
 
     Attributes:
         backbone: name of the network, such as ``i3d-rgb-kinetics400``.
-        weights: sha256 of the weights' content (:func:`balletal.backbones.weights.digest`), ``unknown`` for
-            imported features.
-        streams: input streams in the order in which their features are concatenated.
+        weights: sha256 of the weights' content (:func:`balletal.backbones.weights.digest`), one a stream with ``+``
+            between them; ``unknown`` for imported features.
+        streams: input streams (``rgb``, ``flow``) in the order in which their features are concatenated.
         fps: analysis rate, frames a second.
         window: analysis frames that one feature sees.
         stride: analysis frames between features.
@@ -33,6 +33,8 @@ class FeatureSpec:
         mode: ``windowed`` (each window alone), ``dense`` (convolutional), ``imported`` (made elsewhere).
         dim: length of a feature.
         dtype: the arithmetic of the network; features are stored as float16 unless it is float32.
+        flow: how the flow of a flow stream is made: ``dis``, ``farneback`` or ``script:<digest>``.
+        tracker: version of the dancer track that a ``dancer`` crop follows.
     """
 
     backbone: str
@@ -46,6 +48,8 @@ class FeatureSpec:
     mode: Mode
     dim: int
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    flow: str = ""
+    tracker: str = ""
 
     def __post_init__(self) -> None:
         for name in ("fps", "window", "stride", "dim"):
@@ -67,7 +71,9 @@ class FeatureSpec:
         return self.stride / self.fps
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"streams": list(self.streams)}
+        """As JSON holds it. What a spec has no use for is left out, so that its id is its own alone."""
+        values = asdict(self) | {"streams": list(self.streams)}
+        return {name: value for name, value in values.items() if value or name not in ("flow", "tracker")}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, where: str = "feature spec") -> "FeatureSpec":
@@ -83,7 +89,8 @@ class FeatureSpec:
     def __str__(self) -> str:
         return (
             f"{self.spec_id} ({self.backbone}, {'+'.join(self.streams)}, {self.mode} {self.window}/{self.stride} "
-            f"at {self.fps:g} fps, {self.crop} {self.size}, {self.dim}-d {self.dtype}, weights {self.weights[:12]})"
+            f"at {self.fps:g} fps, {self.crop} {self.size}, {self.dim}-d {self.dtype}, weights "
+            f"{'+'.join(part[:12] for part in self.weights.split('+'))})"
         )
 
     def require(self, other: "FeatureSpec", *, mine: str, others: str) -> None:
@@ -98,5 +105,7 @@ class FeatureSpec:
         if self == other:
             return
         a, b = self.to_dict(), other.to_dict()
-        differing = ", ".join(f"{name}: {a[name]} against {b[name]}" for name in a if a[name] != b[name])
+        differing = ", ".join(
+            f"{name}: {a.get(name)} against {b.get(name)}" for name in a | b if a.get(name) != b.get(name)
+        )
         raise SpecMismatchError(f"{mine} has feature spec {self}, but {others} has {other}; they differ in {differing}")

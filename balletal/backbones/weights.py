@@ -215,10 +215,12 @@ def load_state(weights: str | Path, in_channels: int = 3) -> State:
         in_channels: 3 for RGB, 2 for optical flow.
 
     Raises:
-        InputError: no such file, another format, missing or unexpected keys, other shapes.
+        InputError: no such file, another format, missing or unexpected keys, other shapes, weights of the other stream.
     """
     where = str(weights)
     source = SOURCES.get(where)
+    if source:
+        _require_channels(where, source.in_channels, in_channels)  # before anything is fetched
     state = _read(str(get_weights(where)) if source else where)
     if source and (found := digest(state)) != source.digest:
         expected = f"digest {source.digest}; delete the file and fetch it again"
@@ -267,11 +269,23 @@ def _checked(where: str, state: State, in_channels: int) -> State:
     if missing or unexpected:
         named = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
         raise InputError(where, expected=f"the {len(wanted)} tensors of Inception-I3D", found="; ".join(named))
+    first = state["Conv3d_1a_7x7.conv3d.weight"]
+    if first.ndim == 5:
+        _require_channels(where, first.shape[1], in_channels)
     for key, value in wanted.items():
         if state[key].shape != value.shape:
             found = f"{key} of shape {tuple(state[key].shape)}"
             raise InputError(where, expected=f"{tuple(value.shape)} (an input of {in_channels} channels)", found=found)
     return state
+
+
+def _require_channels(where: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise InputError(where, expected=f"weights of {_stream(wanted)}", found=f"those of {_stream(found)}")
+
+
+def _stream(channels: int) -> str:
+    return {3: "the RGB stream (3 channels)", 2: "the flow stream (2 channels)"}.get(channels, f"{channels} channels")
 
 
 def _some(keys: list[str]) -> str:

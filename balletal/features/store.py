@@ -5,6 +5,7 @@ Layout below the store's URI::
     features/spec=<spec_id>/_spec.json                          how these features are made
     features/spec=<spec_id>/<video_id>-<segment>.parquet        one file a unit of work (schemas.arrow.features)
     videos/*.parquet                                            one row a video; the last row of a URI counts
+    tracks/<tracker>-<fps>/<video_id>.parquet                   where the dancer is, one row an analysis frame
     errors/<spec_id>-<video_id>-<segment>.parquet               one row a unit that failed
 
 The files are the manifest: a unit is done when its file is there. The name of a file follows from the unit, and files
@@ -23,22 +24,29 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError, SpecMismatchError, VideoError
+from balletal.features.parquet import (
+    READERS,
+    empty_frame,
+    parquet_files,
+    quote,
+    read_table,
+    read_tables,
+    remove,
+    write_table,
+)
 from balletal.video.clips import clip_times
+from balletal.video.track import CropTrack
 from schemas import arrow
 
-Stage = Literal["probe", "decode", "extract", "import"]
+Stage = Literal["probe", "track", "decode", "extract", "import"]
 
 WHOLE_VIDEO = -1
 """The segment of an error row that concerns a video as a whole."""
-
-_LONGEST_NAME = 180  # bytes; a file name has at most 255, and an atomic write adds some
-_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ class FeatureStore:
             pa.FixedSizeListArray.from_arrays(pa.array(stored.reshape(-1)), type=schema.field("feature").type),
         ]
         table = pa.Table.from_arrays(columns, schema=schema)
-        files.write_bytes(uri, _parquet(table))
+        write_table(uri, table)
 
     def units(self) -> set[tuple[str, int]]:
         """The units that are done, as (video_id, segment), by listing alone."""
@@ -192,12 +200,12 @@ class FeatureStore:
                 raise InputError(
                     f"store {self.uri}", expected=f"video {video!r}", found=f"{len(listing)} videos without it"
                 )
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             # A window of futures, not pool.map, which would read the whole store ahead of a slow reader.
             waiting = []
             for video in chosen:
                 waiting.append(pool.submit(self._read_video, video, [uri for _, uri in listing[video]]))
-                if len(waiting) >= 2 * _READERS:
+                if len(waiting) >= 2 * READERS:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()
@@ -211,22 +219,40 @@ class FeatureStore:
             spec = _read_spec(self.uri, spec_id)
             if (spec.mode == "imported") == (self.spec.mode == "imported"):
                 units = _unit_files(FeatureStore(self.uri, spec)._folder)
-                _remove(uri for video in video_ids for _, uri in units.get(video, ()))
+                remove(uri for video in video_ids for _, uri in units.get(video, ()))
                 errors = _error_files(self.uri)
-                _remove(uri for (of, video, _), uri in errors.items() if of == spec_id and video in video_ids)
+                remove(uri for (of, video, _), uri in errors.items() if of == spec_id and video in video_ids)
+                if spec.tracker:
+                    remove(FeatureStore(self.uri, spec)._track_uri(video) for video in video_ids)
 
     def write_videos(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows of ``schemas.arrow.VIDEOS``; a later row of the same URI replaces an earlier one on read."""
         if rows:
             table = pa.Table.from_pylist(list(rows), schema=arrow.VIDEOS)
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
-            files.write_bytes(files.join(self.uri, "videos", name), _parquet(table))
+            write_table(files.join(self.uri, "videos", name), table)
 
     def videos(self) -> pd.DataFrame:
         """The videos table, one row a URI: a video of which both features and the file are there has two."""
-        uris = _parquet_files(files.join(self.uri, "videos"))
-        table = pd.concat([_empty(arrow.VIDEOS), *(t.to_pandas() for t in _read_tables(uris))], ignore_index=True)
+        uris = parquet_files(files.join(self.uri, "videos"))
+        table = pd.concat([empty_frame(arrow.VIDEOS), *(t.to_pandas() for t in read_tables(uris))], ignore_index=True)
         return table.drop_duplicates("uri", keep="last", ignore_index=True)  # files are in the order of writing
+
+    def write_track(self, video_id: str, track: CropTrack) -> None:
+        """Keep where the dancer of a video is, for every spec that follows the dancer at this rate."""
+        write_table(self._track_uri(video_id), track.to_table())
+
+    def has_track(self, video_id: str) -> bool:
+        return files.exists(self._track_uri(video_id))
+
+    def track(self, video_id: str, start: int, stop: int) -> CropTrack:
+        """Where the dancer of a video is in the analysis frames ``[start, stop)``, as many of them as there are.
+
+        Raises:
+            InputError: nobody has looked for the dancer yet, or the file is damaged.
+        """
+        rows = read_table(self._track_uri(video_id), [("frame", ">=", start), ("frame", "<", stop)])
+        return CropTrack.from_table(rows)
 
     def write_error(
         self, video_id: str, segment: int, *, uri: str, version: str, stage: Stage, error: BaseException
@@ -241,11 +267,11 @@ class FeatureStore:
             "message": str(error),
         }
         table = pa.Table.from_pylist([row], schema=arrow.ERRORS)
-        files.write_bytes(self._error_uri(video_id, segment), _parquet(table))
+        write_table(self._error_uri(video_id, segment), table)
 
     def clear_error(self, video_id: str, segment: int) -> None:
         """Drop the error row of a unit, if there is one."""
-        _remove([self._error_uri(video_id, segment)])
+        remove([self._error_uri(video_id, segment)])
 
     def errors(self) -> pd.DataFrame:
         """The error rows of this spec: ``schemas.arrow.ERRORS`` and ``video_id``."""
@@ -267,6 +293,10 @@ class FeatureStore:
     def _unit_uri(self, video_id: str, segment: int) -> str:
         return files.join(self._folder, f"{quote(video_id)}-{segment:05d}.parquet")
 
+    def _track_uri(self, video_id: str) -> str:
+        folder = f"{self.spec.tracker}-{self.spec.fps:g}"
+        return files.join(self.uri, "tracks", folder, f"{quote(video_id)}.parquet")
+
     def _error_uri(self, video_id: str, segment: int) -> str:
         unit = "video" if segment == WHOLE_VIDEO else f"{segment:05d}"
         return files.join(self.uri, "errors", f"{self.spec.spec_id}-{quote(video_id)}-{unit}.parquet")
@@ -275,7 +305,7 @@ class FeatureStore:
         return _unit_files(self._folder)
 
     def _read_video(self, video_id: str, uris: Sequence[str]) -> VideoFeatures:
-        parts = [_read_table(uri) for uri in uris]
+        parts = [read_table(uri) for uri in uris]
         schema = arrow.features(self.spec.dim, self._dtype.name)
         for uri, part in zip(uris, parts, strict=True):
             if part.schema != schema:
@@ -303,8 +333,8 @@ def read_errors(uri: str) -> pd.DataFrame:
     if not _spec_ids(uri):
         raise InputError(uri, expected="a feature store", found="no features/spec=* folder")
     found = _error_files(uri)
-    rows = [_empty(arrow.ERRORS)]
-    for (spec_id, video_id, _), table in zip(found, _read_tables(list(found.values())), strict=True):
+    rows = [empty_frame(arrow.ERRORS)]
+    for (spec_id, video_id, _), table in zip(found, read_tables(list(found.values())), strict=True):
         rows.append(table.to_pandas().assign(video_id=video_id, spec=spec_id))
     return pd.concat(rows, ignore_index=True).reindex(columns=["video_id", "spec", *arrow.ERRORS.names])
 
@@ -324,29 +354,6 @@ def _feature_rows(table: pa.Table) -> NDArray[np.floating[Any]]:
     return np.concatenate([chunk.reshape(-1, dim) for chunk in chunks] or [np.empty((0, dim), np.float32)])
 
 
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _read_table(uri: str) -> pa.Table:
-    try:
-        return pq.read_table(pa.BufferReader(files.read_bytes(uri)))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(uri, expected="a Parquet file", found=str(error).splitlines()[0]) from None
-
-
-def _read_tables(uris: Sequence[str]) -> list[pa.Table]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(_read_table, uris))
-
-
-def _empty(schema: pa.Schema) -> pd.DataFrame:
-    return schema.empty_table().to_pandas()
-
-
 def _read_spec(uri: str, spec_id: str) -> FeatureSpec:
     where = files.join(uri, "features", f"spec={spec_id}", "_spec.json")
     spec = FeatureSpec.from_dict(files.read_json(where), where=where)
@@ -355,30 +362,15 @@ def _read_spec(uri: str, spec_id: str) -> FeatureSpec:
     return spec
 
 
-def _names(folder: str) -> list[str]:
-    """Names directly in a folder; none when it does not exist. Never from a cache: other processes write too."""
-    fs, path = files.filesystem(folder)
-    fs.invalidate_cache(path)
-    try:
-        found = fs.ls(path, detail=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
-
-
 def _spec_ids(uri: str) -> list[str]:
-    names = _names(files.join(uri, "features"))
-    return [name.removeprefix("spec=") for name in names if name.startswith("spec=")]
-
-
-def _parquet_files(folder: str) -> list[str]:
-    return [files.join(folder, name) for name in _names(folder) if re.fullmatch(r"[^._].*\.parquet", name)]
+    found = files.list_names(files.join(uri, "features"))
+    return [name.removeprefix("spec=") for name in found if name.startswith("spec=")]
 
 
 def _unit_files(folder: str) -> dict[str, list[tuple[int, str]]]:
     """video_id -> [(segment, URI)] by segment."""
     units: dict[str, list[tuple[int, str]]] = {}
-    for uri in _parquet_files(folder):
+    for uri in parquet_files(folder):
         if found := re.fullmatch(r"(.+)-(\d+)\.parquet", uri.rsplit("/", 1)[-1]):
             units.setdefault(unquote(found[1]), []).append((int(found[2]), uri))
     return {video: sorted(found) for video, found in units.items()}
@@ -387,32 +379,7 @@ def _unit_files(folder: str) -> dict[str, list[tuple[int, str]]]:
 def _error_files(uri: str) -> dict[tuple[str, str, str], str]:
     """(spec_id, video_id, unit) -> URI."""
     found = {}
-    for file in _parquet_files(files.join(uri, "errors")):
+    for file in parquet_files(files.join(uri, "errors")):
         if match := re.fullmatch(r"([0-9a-f]+)-(.+)-(\d+|video)\.parquet", file.rsplit("/", 1)[-1]):
             found[match[1], unquote(match[2]), match[3]] = file
     return found
-
-
-def _remove(uris: Iterable[str]) -> None:
-    for uri in uris:
-        fs, path = files.filesystem(uri)
-        if fs.exists(path):
-            fs.rm_file(path)
-
-
-def quote(video_id: str) -> str:
-    """A video id as part of a file name: what is no letter, digit, dash or inner dot becomes %XX.
-
-    Raises:
-        InputError: the id is empty, too long for a file name, or no text.
-    """
-    try:
-        quoted = re.sub(r"[^\w.~-]|^[._]", lambda found: "".join(f"%{b:02X}" for b in found[0].encode()), video_id)
-        length = len(quoted.encode())
-    except UnicodeEncodeError:
-        raise InputError(f"video id {video_id!r}", expected="text that UTF-8 can write", found="other bytes") from None
-    if not 0 < length <= _LONGEST_NAME:
-        raise InputError(
-            f"video id {video_id!r}", expected=f"1 to {_LONGEST_NAME} bytes as a file name", found=f"{length}"
-        )
-    return quoted

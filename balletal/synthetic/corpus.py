@@ -220,9 +220,8 @@ def read_record(out: str, name: str) -> VideoRecord:
         InputError: its joints file is missing or none of ours.
     """
     uri = joints_uri(out, name)
-    fs, path = files.filesystem(uri)
     try:
-        with fs.open(path, "rb") as file:
+        with files.open_file(uri) as file:
             record = VideoRecord.from_json(pq.read_schema(file).metadata[_RECORD])
     except FileNotFoundError:
         raise InputError(uri, expected="a joints file", found="nothing there") from None

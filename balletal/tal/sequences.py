@@ -116,9 +116,8 @@ class SequenceFile(Sequence[LabelledSequence]):
     """
 
     def __init__(self, uri: str) -> None:
-        fs, path = files.filesystem(uri)
         try:
-            self._parquet = pq.ParquetFile(fs.open(path, "rb"))
+            self._parquet = pq.ParquetFile(files.open_file(uri))
             self.meta: dict = json.loads(self._parquet.schema_arrow.metadata[b"balletal"])
         except (FileNotFoundError, pa.ArrowInvalid, KeyError, TypeError) as error:
             raise InputError(uri, expected="a Parquet file of sequences", found=str(error)) from None

@@ -7,10 +7,13 @@ the earlier. That holds for any source rate and for variable ones, and does not 
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, Protocol
 
 import av
+import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from balletal.errors import InputError, VideoError
@@ -43,6 +46,22 @@ class Frames:
     damage: str | None = None
 
 
+class Boxes(Protocol):
+    """Where a ``dancer`` crop is: row ``k`` stands for the ``k``-th frame that is read.
+
+    :class:`balletal.video.track.CropTrack` is one.
+    """
+
+    @property
+    def mover(self) -> NDArray[np.bool_]:
+        """(n,): False where nobody moves, so that the whole picture is taken."""
+        ...
+
+    def box(self, k: int, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the square, in pixels of a displayed picture of that size."""
+        ...
+
+
 class _Damage:
     """Counts what went wrong while a stream was read, and says it in one line."""
 
@@ -66,6 +85,7 @@ def read_frames(
     *,
     crop: Crop = "center",
     size: int = 224,
+    track: Boxes | None = None,
 ) -> Frames:
     """Analysis frames ``[start, stop)`` of a video, as many of them as it has.
 
@@ -76,18 +96,18 @@ def read_frames(
         uri: local path or fsspec URI.
         fps: analysis rate, frames a second.
         crop: ``center`` scales the short side to 8/7 of ``size`` (256 for 224), aspect kept, and takes the central
-            square; ``full`` squeezes the whole picture. Pictures are turned as the file's metadata says, and scaled
-            together with the colour conversion by libswscale (bilinear, widened for shrinking, so it does not alias).
+            square; ``full`` squeezes the whole picture; ``dancer`` takes the squares of ``track``. Pictures are turned
+            as the file's metadata says, and shrunk without aliasing (``center`` and ``full`` together with the colour
+            conversion, by libswscale's widened bilinear filter; ``dancer`` by area).
         size: side of the square frames in pixels.
+        track: of the frames ``[start, stop)``, for ``dancer``.
 
     Raises:
-        InputError: the arguments make no sense, or the crop is not there.
+        InputError: the arguments make no sense.
         VideoError: the file cannot be opened, or nothing in it can be decoded.
     """
-    if crop not in ("center", "full"):
-        raise InputError(
-            f"crop {crop}", expected="center or full", found="a crop that needs a dancer track, not here yet"
-        )
+    if (track is None) == (crop == "dancer"):
+        raise InputError(f"crop {crop}", expected="a track for dancer, and none for others", found="the other way")
     if not (fps > 0 and 0 <= start <= stop and size > 0):
         found = f"fps {fps}, [{start}, {stop}), size {size}"
         raise InputError(str(uri), expected="fps > 0, 0 <= start <= stop, size > 0", found=found)
@@ -103,7 +123,7 @@ def read_frames(
     shown: _Shown | None = None
     for picture in _from(uri, clock, start / fps, damage):
         while shown and n < stop and n / fps <= (shown.time + picture.time) / 2 + _SAME_S:
-            pixels[n - start] = shown.fitted(crop, size)
+            pixels[n - start] = shown.fitted(crop, size, track, n - start)
             n += 1
         shown = picture
         if n >= stop:
@@ -117,7 +137,7 @@ def read_frames(
     if n < stop:
         end = shown.time + shown.duration
         while n < min(stop, analysis_frames(end, fps)):
-            pixels[n - start] = shown.fitted(crop, size)
+            pixels[n - start] = shown.fitted(crop, size, track, n - start)
             n += 1
         if end < clock.end - max(0.25, 3 * shown.duration):
             damage.add("the video ends early", f"at {end:.2f} s of {clock.end:.2f} s")
@@ -130,11 +150,43 @@ class _Shown:
     def __init__(self, time: float, duration: float, frame: Any, aspect: float) -> None:
         self.time, self.duration, self.frame, self.aspect = time, duration, frame, aspect
         self._fitted: NDArray[np.uint8] | None = None
+        self._whole: NDArray[np.uint8] | None = None
 
-    def fitted(self, crop: Crop, size: int) -> NDArray[np.uint8]:
+    def fitted(self, crop: Crop, size: int, track: Boxes | None, k: int) -> NDArray[np.uint8]:
+        """(size, size, 3) uint8 RGB; ``k`` is the row of ``track``."""
+        if track is not None and track.mover[k]:
+            if self._whole is None:
+                self._whole = _turned(self.frame, self.frame.width, self.frame.height)
+            return _cut(self._whole, self.shown_size(), track, k, size)
         if self._fitted is None:
-            self._fitted = _fit(self.frame, self.aspect, crop, size)
+            self._fitted = _fit(self.frame, self.aspect, "full" if crop == "dancer" else crop, size)
         return self._fitted
+
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height as displayed, with square pixels."""
+        width, height = round(self.frame.width * self.aspect), self.frame.height
+        return (height, width) if clockwise(self.frame) in (90, 270) else (width, height)
+
+
+def _cut(picture: NDArray[np.uint8], shown_size: tuple[int, int], track: Boxes, k: int, size: int) -> NDArray[np.uint8]:
+    """The track's square of a picture, whose pixels need not be square, at ``size``."""
+    (height, width), (shown_width, shown_height) = picture.shape[:2], shown_size
+    left, top, right, bottom = track.box(k, shown_width, shown_height)
+    x, y = width / shown_width, height / shown_height
+    # At least one pixel, and inside the picture, whatever rounding does.
+    x0, y0 = min(max(round(left * x), 0), width - 1), min(max(round(top * y), 0), height - 1)
+    x1, y1 = min(max(round(right * x), x0 + 1), width), min(max(round(bottom * y), y0 + 1), height)
+    shrinks = (x1 - x0) * (y1 - y0) > size * size
+    scaled = cv2.resize(
+        picture[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return np.asarray(scaled, dtype=np.uint8)
+
+
+def _turned(frame: Any, width: int, height: int) -> NDArray[np.uint8]:
+    """A picture scaled to ``width`` x ``height`` as stored, in RGB, turned for display."""
+    small = frame.reformat(width, height, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
+    return np.rot90(small, k=-(clockwise(frame) // 90))
 
 
 def _fit(frame: Any, aspect: float, crop: Crop, size: int) -> NDArray[np.uint8]:
@@ -145,8 +197,7 @@ def _fit(frame: Any, aspect: float, crop: Crop, size: int) -> NDArray[np.uint8]:
         shown_width = frame.width * aspect
         scale = round(size * _SHORT_SIDE) / min(shown_width, frame.height)
         width, height = max(size, round(shown_width * scale)), max(size, round(frame.height * scale))
-    small = frame.reformat(width, height, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
-    small = np.rot90(small, k=-(clockwise(frame) // 90))
+    small = _turned(frame, width, height)
     top, left = (small.shape[0] - size) // 2, (small.shape[1] - size) // 2
     return small[top : top + size, left : left + size]
 
@@ -169,9 +220,15 @@ def _from(uri: str, clock: Timeline, time: float, damage: _Damage) -> Iterator[_
     yield from _pictures(uri, clock, None, damage)
 
 
-def _pictures(uri: str, clock: Timeline, seek: float | None, damage: _Damage) -> Generator[_Shown, None, None]:
-    """Decoded pictures with strictly rising times, from 0 or from a keyframe at or before ``seek`` seconds."""
+def _pictures(
+    uri: str, clock: Timeline, seek: float | None, damage: _Damage, *, skip: str = "DEFAULT"
+) -> Generator[_Shown, None, None]:
+    """Decoded pictures with strictly rising times, from 0 or from a keyframe at or before ``seek`` seconds.
+
+    ``skip`` is FFmpeg's word for the pictures that the decoder may leave out.
+    """
     with open_video(uri) as (container, stream):
+        stream.codec_context.skip_frame = skip
         base = float(stream.time_base)
         nominal = float(1 / stream.average_rate) if stream.average_rate else clock.end / clock.frames
         if seek is not None:
@@ -214,8 +271,78 @@ def _decoded(container: Any, stream: Any, damage: _Damage) -> Iterator[Any]:
             return
         try:
             frames = packet.decode()
+        except MemoryError:  # a matter of this process, not of the packet
+            raise
         except av.error.FFmpegError as error:
             at = f"{packet.pts * float(stream.time_base):.2f} s, " if packet.pts is not None else ""
             damage.add("packets that cannot be decoded", f"{at}{error.strerror}")
             continue
         yield from frames
+
+
+def iter_grey(uri: str, pixels: int, *, reference_only: bool = False) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Every picture of a video, small and grey, as it is displayed; one is in memory at a time.
+
+    Args:
+        pixels: about how many pixels a small picture has; its sides are to each other as the displayed picture's are.
+        reference_only: leave out the pictures that no other is predicted from, such as most B-frames. A decoder then
+            has less than half the work, and the pictures that remain may be any time apart.
+
+    Yields:
+        Time in seconds, strictly rising, and (height, width) uint8.
+
+    Raises:
+        VideoError: the file cannot be opened, or nothing in it can be decoded.
+    """
+    clock = timeline(uri)
+    damage = _Damage()
+    reformatter = VideoReformatter()  # keeps its tables from one picture to the next
+    # Where pictures are timed by the order in which they are shown, leaving some out would move the others.
+    skip = "NONREF" if reference_only and not clock.decode_order else "DEFAULT"
+    size: tuple[int, int] | None = None
+    for shown in _pictures(uri, clock, None, damage, skip=skip):
+        frame = shown.frame
+        if size is None:  # that of the first picture, whatever becomes of the size later
+            ratio = frame.width * shown.aspect / frame.height
+            size = max(1, round(math.sqrt(pixels * ratio))), max(1, round(math.sqrt(pixels / ratio)))
+        small = reformatter.reformat(frame, *size, "gray", interpolation="AREA", threads=1).to_ndarray()
+        yield shown.time, np.ascontiguousarray(np.rot90(small, k=-(clockwise(frame) // 90)))
+    if size is None:
+        raise VideoError(str(uri), "corrupt", expected="a picture that can be decoded", found=str(damage) or "none")
+
+
+def iter_frames(uri: str, fps: float, longest: int) -> Iterator[NDArray[np.uint8]]:
+    """The analysis frames of a whole video as they are displayed, one at a time; a damaged end repeats the last one.
+
+    Args:
+        fps: analysis rate, frames a second.
+        longest: pixels of the longer side that are not exceeded; smaller pictures stay as they are.
+
+    Yields:
+        (height, width, 3) uint8 RGB, all of one size, with even sides.
+
+    Raises:
+        VideoError: the file cannot be opened, or nothing in it can be decoded.
+    """
+    clock = timeline(uri)
+    damage = _Damage()
+    count, n = analysis_frames(clock.end, fps), 0
+    size: tuple[int, int] | None = None
+    shown: _Shown | None = None
+    rgb: NDArray[np.uint8] | None = None  # of `shown`
+    for picture in chain(_pictures(uri, clock, None, damage), [None]):
+        while shown and n < count and (picture is None or n / fps <= (shown.time + picture.time) / 2 + _SAME_S):
+            if size is None:
+                width, height = shown.shown_size()
+                scale = min(1.0, longest / max(width, height))
+                size = max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+            if rgb is None:
+                stored = size[::-1] if clockwise(shown.frame) in (90, 270) else size
+                rgb = np.ascontiguousarray(_turned(shown.frame, *stored))
+            yield rgb
+            n += 1
+        shown, rgb = picture, None
+        if n >= count:
+            return
+    if not n:
+        raise VideoError(str(uri), "corrupt", expected="a picture that can be decoded", found=str(damage) or "none")

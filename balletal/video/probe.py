@@ -12,15 +12,14 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
-from fsspec.implementations.local import LocalFileSystem
 
-from balletal.errors import VideoError
-from balletal.files import filesystem
+from balletal.errors import InputError, StorageError, VideoError
+from balletal.files import open_file, version
+from balletal.storage import reason
 
 VIDEO_SUFFIXES: tuple[str, ...] = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi"),
@@ -96,6 +95,7 @@ def probe(uri: str) -> VideoInfo:
 
     Raises:
         VideoError: there is no such file, or it is not a video that can be used; ``kind`` says why.
+        StorageError: it cannot be read, for no reason of its own.
     """
     clock = timeline(uri)
     with open_video(uri) as (container, stream):
@@ -128,10 +128,10 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
     Raises:
         VideoError: see :func:`probe`.
     """
-    with _open_file(str(uri)) as (file, head):
+    with _open_file(str(uri)) as (source, head):
         try:
             container = av.open(
-                file,
+                source,
                 # Titles in old files are in any encoding; they must not decide whether the pictures can be read.
                 metadata_errors="replace",
                 options={"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "none"},
@@ -146,26 +146,78 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
             yield container, stream
 
 
+class _Source:
+    """A file as PyAV reads it, which remembers a read that failed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.seek, self.tell = file.seek, file.tell
+        self.error: Exception | None = None
+
+    def read(self, size: int) -> bytes:
+        if self.error is not None:  # FFmpeg asks again
+            return b""
+        try:
+            return self.file.read(size)
+        except Exception as error:
+            self.error = error
+            raise
+
+
 @contextlib.contextmanager
-def _open_file(uri: str) -> Iterator[tuple[Any, bytes]]:
-    """A seekable file object and the first bytes of it."""
-    fs, path = filesystem(uri)
+def _open_file(uri: str) -> Iterator[tuple[_Source, bytes]]:
+    """A seekable file object for PyAV, and the first bytes of the file.
+
+    A read that fails makes FFmpeg report whatever comes of it: an end of the file, a damaged packet, an index that
+    cannot be read. None of that is true, so the failed read is raised in its place, or in place of no error.
+    """
     expected = "a video file"
     try:
-        # fsspec's own local file object is a layer of Python around every read.
-        file = Path(path).open("rb") if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")  # noqa: SIM115
-    except FileNotFoundError:
+        file = open_file(uri)
+    except (FileNotFoundError, NotADirectoryError):
         raise VideoError(uri, "missing", expected=expected, found="nothing there") from None
     except IsADirectoryError:
         raise VideoError(uri, "missing", expected=expected, found="a folder") from None
-    except PermissionError:
-        raise VideoError(uri, "missing", expected=expected, found="a file that may not be read") from None
+    except PermissionError as error:
+        found = f"a file that may not be read ({reason(error)})"
+        raise VideoError(uri, "unreadable", expected=expected, found=found) from None
     with file:
-        head = file.read(16)
-        if not head:
-            raise VideoError(uri, "empty", expected=expected, found="0 bytes")
-        file.seek(0)
-        yield file, head
+        source = _Source(file)
+        try:
+            head = source.read(16)
+            if not head:
+                raise VideoError(uri, "empty", expected=expected, found="0 bytes")
+            source.seek(0)
+            yield source, head
+        except GeneratorExit:  # nobody reads on
+            _drop_stashed(source)
+            raise
+        except Exception:
+            _raise_failed(uri, source)
+            raise
+        _raise_failed(uri, source)
+
+
+def _raise_failed(uri: str, source: _Source) -> None:
+    if source.error is None:
+        return
+    _drop_stashed(source)
+    if isinstance(source.error, StorageError | MemoryError):
+        raise source.error from None
+    if isinstance(source.error, InputError):
+        expected, found = source.error.expected, source.error.found
+        raise VideoError(uri, "changed", expected=expected, found=found) from None
+    if isinstance(source.error, PermissionError):
+        found = f"a file that may not be read ({reason(source.error)})"
+        raise VideoError(uri, "unreadable", expected="a video file", found=found) from None
+    raise StorageError(uri, expected="storage that works", found=reason(source.error)) from None
+
+
+def _drop_stashed(source: _Source) -> None:
+    """PyAV keeps an error of a file object until it next looks, which may be while it reads another file."""
+    if source.error is not None:
+        with contextlib.suppress(type(source.error)):
+            av.error.err_check(0)
 
 
 def _not_opened(uri: str, head: bytes, error: Exception) -> VideoError:
@@ -222,18 +274,20 @@ def first_frame(uri: str, container: Any, stream: Any) -> Any:
     Raises:
         VideoError: none does (``corrupt``).
     """
-    reason = "none"
+    found = "none"
     with contextlib.suppress(av.error.FFmpegError):
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
+            except av.error.MemoryError:  # FFmpeg's kind would be suppressed with the others
+                raise MemoryError from None
             except av.error.FFmpegError as error:
-                reason = f"none ({_reason(error)})"
+                found = f"none ({_reason(error)})"
                 continue
             if frames:
                 check_picture(uri, frames[0].width, frames[0].height)
                 return frames[0]
-    raise VideoError(uri, "corrupt", expected="a picture that can be decoded", found=reason)
+    raise VideoError(uri, "corrupt", expected="a picture that can be decoded", found=found)
 
 
 def clockwise(frame: Any) -> int:
@@ -251,17 +305,11 @@ def timeline(uri: str) -> Timeline:
     Raises:
         VideoError: see :func:`probe`.
     """
-    fs, path = filesystem(str(uri))
-    try:
-        info = fs.info(path)
-    except (FileNotFoundError, PermissionError):
-        info = {}  # opening says what is wrong
-    version = tuple(str(info.get(key)) for key in ("size", "mtime", "ETag", "LastModified"))
-    return _timeline(str(uri), version)
+    return _timeline(str(uri), version(str(uri)))
 
 
 @functools.lru_cache(maxsize=256)
-def _timeline(uri: str, version: tuple[str, ...]) -> Timeline:
+def _timeline(uri: str, version: str) -> Timeline:
     with open_video(uri) as (container, stream):
         base = float(stream.time_base)
         if container.start_time is not None:

@@ -1,13 +1,5 @@
 """What the tests of the workflows share: tiny videos, random weights, a tiny bundle, an S3 server."""
 
-import json
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +20,7 @@ from balletal.projection import Moments, fit
 from balletal.tal.config import ModelConfig, Recipe
 from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
+from tests.workflows.seaweed import find_weed, serving
 
 
 @dataclass(frozen=True)
@@ -104,66 +97,16 @@ def spec(weights: str) -> FeatureSpec:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str], NoReturn]) -> Iterator[str]:
-    """A real S3 server (SeaweedFS) with an empty bucket: yields its URI. fsspec finds the server by the environment."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if weed is None:
+def weed(require: Callable[[str], NoReturn]) -> str:
+    """The program of SeaweedFS."""
+    found = find_weed()
+    if found is None:
         require("no SeaweedFS (weed) is installed")
-    folder = tmp_path_factory.mktemp("s3")
-    key, secret = "test-key", secrets.token_hex(16)
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": key, "secretKey": secret}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
-    (folder / "ids.json").write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
-    master, volume, filer, port = _free_ports(4)
-    command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"]
-    command += ["-s3", f"-s3.port={port}", f"-s3.config={folder / 'ids.json'}"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
-    command += ["-master.volumeSizeLimitMB=256", "-volume.max=20", "-master.telemetry=false"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ACCESS_KEY_ID", key)
-            patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            _make_bucket(server, folder / "log")
-            yield "s3://videos"
-    finally:
-        server.kill()  # asked nicely it takes more than ten seconds
-        server.wait()
-
-
-def _free_ports(n: int) -> list[int]:
-    """Ports that are free together with the port 10000 above, where SeaweedFS puts its gRPC."""
-    found: list[int] = []
-    random = np.random.default_rng()
-    while len(found) < n:
-        port = int(random.integers(20000, 32000))
-        try:
-            for one in (port, port + 10000):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", one))
-        except OSError:
-            continue
-        found.append(port)
     return found
 
 
-def _make_bucket(server: "subprocess.Popen[bytes]", log: Path) -> None:
-    import s3fs
-
-    for _ in range(60):
-        assert server.poll() is None, log.read_text(errors="replace")[-2000:]
-        try:
-            s3fs.S3FileSystem(skip_instance_cache=True).mkdir("videos")
-        except (OSError, TimeoutError):
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(f"SeaweedFS did not answer: {log.read_text(errors='replace')[-2000:]}")
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory, weed: str) -> Iterator[str]:
+    """A real S3 server (SeaweedFS) with an empty bucket: yields its URI. fsspec finds the server by the environment."""
+    with serving(weed, tmp_path_factory.mktemp("s3")):
+        yield "s3://videos"

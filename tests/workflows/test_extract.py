@@ -9,20 +9,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import workflows.extract
+from balletal import files
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.features.extractor import Extractor
 from balletal.features.store import FeatureStore
+from balletal.features.units import FRAMES_PER_UNIT
 from balletal.video.decode import read_frames
+from balletal.video.probe import probe
+from balletal.video.track import TRACKER
 from workflows.cli import build
 from workflows.cluster import ray_session
-from workflows.extract import Share, _decode, _ExtractAndWrite, extract, share
+from workflows.extract import extract
+from workflows.extract_stages import Share, _Backbone, _decode, _write, share
 from workflows.sources import list_sources
 
 MakeVideo = Callable[..., Path]
@@ -100,7 +106,7 @@ def test_cuts_change_no_value_and_a_damaged_video_keeps_what_decodes(
     ray_cluster: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workflows.extract, "FRAMES_PER_UNIT", 40)  # two clips a unit
+    monkeypatch.setitem(FRAMES_PER_UNIT, "windowed", 40)  # two clips a unit
     spec = spec.replace(stride=12)
     videos, uri = tmp_path / "videos", str(tmp_path / "store")
     whole = make_video(videos / "whole.mp4", 4.0)
@@ -129,6 +135,63 @@ def test_cuts_change_no_value_and_a_damaged_video_keeps_what_decodes(
     assert again["segments"] == summary["segments"] | {"done": 0, "skipped": summary["segments"]["done"]}
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("mode", ["windowed", "dense"])
+def test_the_dancer_is_tracked_once_a_video(
+    tmp_path: Path, spec: FeatureSpec, weights: str, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    videos, uri = tmp_path / "videos", str(tmp_path / "store")
+    videos.mkdir()
+    _write_mover(videos / "mover.mp4", seconds=6.0)
+    _write_mover(videos / "still.mp4", seconds=2.0, speed=0.0)
+    (videos / "broken.mp4").write_bytes(b"no video")
+    monkeypatch.setitem(FRAMES_PER_UNIT, mode, 60)
+    spec = spec.replace(crop="dancer", tracker=TRACKER, mode=mode)
+    summary = extract(str(videos), uri, spec=spec, weights=weights)
+    assert summary["videos_failed"] == 1
+    assert summary["segments"]["failed"] == 0
+    assert summary["segments"]["total"] > 2
+    store = FeatureStore.open(uri)
+    track = store.track("mover", 0, 150)
+    assert len(track) == 150
+    assert track.mover.all()
+    assert np.ptp(track.center[:, 0]) > 0.2  # it follows
+    assert not store.track("still", 0, 50).mover.any()
+    extractor = Extractor(spec, weights)
+    for name in ("mover", "still"):
+        alone = extractor.extract_video(probe(str(videos / f"{name}.mp4"))).features
+        np.testing.assert_allclose(store.read(name).features, alone, rtol=1e-4, atol=1e-4)
+    run = files.read_json(summary["run"])
+    assert run["rows"] == summary["rows"] == len(keys(store))
+    assert set(run["work"]["stages"]) == {"track", "decode", "backbone"}
+    assert run["work"]["video_hours"] == pytest.approx(summary["rows"] * spec.stride_s / 3600, abs=1e-5)
+
+    (track_file,) = Path(uri).rglob("tracks/*/mover.parquet")
+    before = track_file.stat().st_mtime_ns
+    next(iter(Path(uri).rglob("mover-00001.parquet"))).unlink()
+    again = extract(str(videos), uri, spec=spec, weights=weights)
+    assert (again["segments"]["done"], track_file.stat().st_mtime_ns) == (1, before)
+    _write_mover(videos / "mover.mp4", seconds=2.0)  # another video: its dancer is elsewhere
+    extract(str(videos), uri, spec=spec, weights=weights)
+    assert len(store.track("mover", 0, 150)) == 50
+
+
+def _write_mover(path: Path, seconds: float, speed: float = 40.0) -> None:
+    """A textured square that goes to and fro over a textured ground, pixels a second."""
+    random = np.random.default_rng(0)
+    ground = random.integers(90, 130, (90, 160, 3), dtype=np.uint8)
+    figure = random.integers(0, 255, (24, 16, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv420p"
+        for n in range(round(seconds * 25)):
+            x = 20 + round(abs((speed * n / 25 + 100) % 200 - 100))
+            picture = ground.copy()
+            picture[30:54, x : x + 16] = figure
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
 def test_a_damaged_unit_is_an_error_only_when_its_features_are_written(
     tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec, weights: str
 ) -> None:
@@ -137,11 +200,12 @@ def test_a_damaged_unit_is_an_error_only_when_its_features_are_written(
     (tmp_path / "cut.mp4").write_bytes(content[: int(len(content) * 0.6)])
     store = FeatureStore.create(str(tmp_path / "store"), spec)
     unit = {"video_id": "cut", "uri": str(tmp_path / "cut.mp4"), "segment": 0, "first_clip": 0, "clips": 6}
-    decoded = _decode(store, unit | {"version": "1"})
+    decoded = _decode(store, unit | {"version": files.version(unit["uri"])})
     assert decoded["damage"]
+    made = _Backbone(store, 1, {"weights": weights})(decoded)
     assert store.errors().empty
-    made = _ExtractAndWrite(store, weights, 1)(decoded)
-    assert made["rows"] == len(store.read("cut").features) > 0
+    written = _write(store, made)
+    assert written["rows"] == len(store.read("cut").features) > 0
     assert list(store.errors()["type"]) == ["truncated"]
 
 
@@ -238,4 +302,10 @@ def test_stages_fit_into_any_cluster_and_never_fuse(cpus: int, nodes: int) -> No
 
 
 def test_with_gpus_there_is_an_actor_for_each() -> None:
-    assert share(16, 8, 2) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=1, actors=2)
+    assert share(16, 8, 2, gpus_per_actor=1) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=1, actors=2)
+    assert share(16, 8, 2) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=0.5, actors=4)
+    assert share(16, 8, 2, actors=8).actors == 8  # a cluster that grows
+    for cpus in (1, 2, 4):
+        small = share(cpus, cpus, 1)
+        assert small.actors * small.actor_cpus + small.decode_cpus <= cpus
+        assert small.actor_cpus != small.decode_cpus

@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
 
-from balletal.features.extractor import Extractor
+from balletal.features.extractor import Extractor, Weights
 from balletal.features.store import VideoFeatures
 from balletal.tal.localizer import Localizer
-from balletal.video.clips import VideoSegment, analysis_frames, clip_count, clip_times
+from balletal.video.clips import clip_times
 from balletal.video.probe import VideoInfo
 
 
@@ -49,10 +49,9 @@ class Backend(Protocol):
 
 
 def video_features(extractor: Extractor, video: Path, info: VideoInfo) -> tuple[VideoFeatures, list[str]]:
-    """Features of a whole short video, as one unit of work, and what went wrong with it on the way."""
+    """Features of a whole short video, and what went wrong with it on the way."""
     spec = extractor.spec
-    clips = clip_count(analysis_frames(info.duration, spec.fps), spec.window, spec.stride)
-    rows = extractor.extract_segment(VideoSegment("video", str(video), 0, 0, clips))
+    rows = extractor.extract_video(replace(info, uri=str(video)))
     start_s, end_s = clip_times(0, len(rows.features), spec)
     warnings = [f"Not all of the video could be decoded: {rows.damage}."] if rows.damage else []
     return VideoFeatures("video", start_s, end_s, rows.features), warnings
@@ -62,12 +61,14 @@ class LocalBackend:
     """Extractor and localizer of one bundle in this process, one video at a time.
 
     Args:
-        weights: of the backbone, where they are not its own.
+        weights, flow: of the backbone, where they are not its own.
     """
 
-    def __init__(self, localizer: Localizer, weights: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, localizer: Localizer, weights: Weights = None, device: str = "auto", flow: str | None = None
+    ) -> None:
         self.localizer = localizer
-        self.extractor = Extractor(localizer.spec, weights, device)
+        self.extractor = Extractor(localizer.spec, weights, device, flow)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="localize")
 
     async def ready(self) -> bool:

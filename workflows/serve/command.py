@@ -16,7 +16,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from balletal.errors import InputError
-from balletal.features.extractor import Extractor
+from balletal.features.extractor import Extractor, Weights
 from balletal.tal.localizer import Localizer
 from workflows.cluster import ray_session
 from workflows.console import run, say
@@ -25,7 +25,13 @@ from workflows.serve.deployments import APP, application
 
 @contextlib.contextmanager
 def serving(
-    bundle: str, *, host: str = "127.0.0.1", port: int = 8000, weights: str | None = None, address: str | None = None
+    bundle: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    weights: Weights = None,
+    flow: str | None = None,
+    address: str | None = None,
 ) -> Iterator[str]:
     """Serve a bundle for the length of a ``with`` block; gives the URL.
 
@@ -36,7 +42,7 @@ def serving(
     """
     localizer = Localizer.load(bundle)
     # Here, because what is wrong would be a replica's log otherwise.
-    Extractor(localizer.spec, weights, device="cpu")
+    Extractor(localizer.spec, weights, device="cpu", flow=flow)
     if address is None:
         _require_free(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -47,7 +53,7 @@ def serving(
             serve.start(
                 http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(log_level="WARNING")
             )
-            app = application(localizer, weights, cpus=largest["CPU"], gpus=largest["GPU"])
+            app = application(localizer, weights, flow, cpus=largest["CPU"], gpus=largest["GPU"])
             serve.run(app, name=APP, route_prefix="/")
             shown = f"[{host}]" if ":" in host else host
             yield f"http://{shown}:{port}"
@@ -78,7 +84,10 @@ def main(
     bundle: Annotated[str, typer.Option(help="Bundle: a folder or URI that `balletal train` wrote.")],
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    weights: Annotated[str | None, typer.Option(help="Backbone weights: a name or a file.", show_default="own")] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Backbone weights: a name or a file, once a stream.", show_default="own")
+    ] = None,
+    flow: Annotated[str | None, typer.Option(help="File of the optical flow module, if the bundle wants one.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: a private local one.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a public bind: anyone may send videos.")] = False,
 ) -> None:
@@ -90,7 +99,7 @@ def main(
         )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with serving(bundle, host=host, port=port, weights=weights, address=address) as url:
+    with serving(bundle, host=host, port=port, weights=weights, flow=flow, address=address) as url:
         # Ray sets a handler of its own when it starts.
         signal.signal(signal.SIGINT, lambda *_: stop.set())
         signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -17,7 +17,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from balletal.features.extractor import Extractor
+from balletal.features.extractor import Extractor, Weights
 from balletal.features.store import VideoFeatures
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VideoInfo
@@ -35,9 +35,9 @@ _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 class ExtractorReplica:
     """Makes the features of one bundle's spec, one video at a time."""
 
-    def __init__(self, localizer: Localizer, weights: str | None, threads: int) -> None:
+    def __init__(self, localizer: Localizer, weights: Weights, flow: str | None, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.extractor = Extractor(localizer.spec, weights)
+        self.extractor = Extractor(localizer.spec, weights, flow=flow)
 
     def features(self, video: bytes, info: VideoInfo) -> tuple[VideoFeatures, list[str]]:
         with tempfile.TemporaryDirectory(prefix="balletal-") as folder:
@@ -94,12 +94,12 @@ class Gateway:
 
 
 def application(
-    localizer: Localizer, weights: str | None = None, *, cpus: float = 2, gpus: float = 0
+    localizer: Localizer, weights: Weights = None, flow: str | None = None, *, cpus: float = 2, gpus: float = 0
 ) -> serve.Application:
     """The Serve application of a bundle.
 
     Args:
-        weights: of the backbone, where they are not its own; readable on every node.
+        weights, flow: of the backbone, where they are not its own; readable on every node.
         cpus, gpus: of the largest node. The extractor gets a GPU when there is one, else most of up to four CPUs.
     """
     # Half a CPU is for the gateway and the localizer; what is left over on a machine of one CPU is a quarter.
@@ -107,6 +107,7 @@ def application(
     options = {"num_cpus": 0.5, "num_gpus": 1} if gpus >= 1 else {"num_cpus": share, "num_gpus": 0}
     # The decorator turned the classes into deployments, which type checkers do not see.
     extractor_replica, localizer_replica, gateway = cast(Any, (ExtractorReplica, LocalizerReplica, Gateway))
-    features = extractor_replica.options(ray_actor_options=options).bind(localizer, weights, max(1, int(min(4, cpus))))
+    threads = max(1, int(min(4, cpus)))
+    features = extractor_replica.options(ray_actor_options=options).bind(localizer, weights, flow, threads)
     segments = localizer_replica.bind(localizer)
     return gateway.bind(features, segments, Model(localizer.name, localizer.digest))

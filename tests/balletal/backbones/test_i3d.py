@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from balletal.backbones.i3d import InceptionI3D, MaxPool3d, Unit3D, fold_batch_norm
+from balletal.backbones import i3d
+from balletal.backbones.i3d import HALO, InceptionI3D, MaxPool3d, Unit3D, fold_batch_norm
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,3 +92,64 @@ def test_folding_batch_norm_changes_nothing(model: InceptionI3D) -> None:
         expected = model(x)
         assert expected.std() > 1e-3
         torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def clip(model: InceptionI3D) -> torch.Tensor:
+    return torch.rand(1, 3, 136, 32, 32) * 2 - 1
+
+
+def test_dense_maps_with_all_strides_are_the_maps(model: InceptionI3D, clip: torch.Tensor) -> None:
+    with torch.inference_mode():
+        torch.testing.assert_close(model.dense_maps(clip, 8), model.maps(clip), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [4, 2])
+def test_dense_maps_are_all_phase_shifted_passes(model: InceptionI3D, clip: torch.Tensor, step: int) -> None:
+    """Shifted passes see the start of the clip as if it began later: compared beyond what a start can reach."""
+    with torch.inference_mode():
+        dense = model.dense_maps(clip, step)
+        for phase in range(8 // step):
+            shifted = model.maps(clip[:, :, phase * step : 128 + phase * step])
+            edge = HALO // 8
+            ours = dense[:, :, phase :: 8 // step][:, :, edge : 16 - edge]
+            torch.testing.assert_close(ours, shifted[:, :, edge : 16 - edge], rtol=1e-4, atol=1e-4)
+    assert dense.shape[2] == 136 // step
+    assert (dense[:, :, 1:] - dense[:, :, :-1]).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("step", [8, 4, 2])
+@pytest.mark.parametrize("block", [3, 16])
+def test_blocks_change_nothing(
+    model: InceptionI3D, clip: torch.Tensor, step: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.inference_mode():
+        whole = model.dense_maps(clip, step)
+        monkeypatch.setattr(i3d, "_BLOCK", block)
+        torch.testing.assert_close(model.dense_maps(clip, step), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_what_lies_beyond_the_halo_changes_nothing(model: InceptionI3D, clip: torch.Tensor) -> None:
+    other = clip.clone()
+    other[:, :, : 64 - HALO] = 0.3
+    other[:, :, 72 + HALO :] = -0.3
+    with torch.inference_mode():
+        for step in (8, 4, 2):
+            ours, theirs = model.dense_maps(clip, step), model.dense_maps(other, step)
+            at = 64 // step  # the step of frames 64 to 71
+            torch.testing.assert_close(ours[:, :, at], theirs[:, :, at], rtol=1e-4, atol=1e-4)
+            assert not torch.allclose(ours[:, :, 0], theirs[:, :, 0], rtol=1e-2)
+
+
+def test_dense_maps_refuse_what_they_cannot_do(model: InceptionI3D) -> None:
+    for shape, step in (((2, 3, 16, 32, 32), 8), ((1, 3, 12, 32, 32), 8), ((1, 3, 16, 32, 32), 3)):
+        with pytest.raises(ValueError, match="multiple of 8 frames and a step"):
+            model.dense_maps(torch.zeros(shape), step)
+
+
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 3, 3), (2, 2, 2)])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("size", [(8, 8, 6), (5, 7, 9), (1, 2, 3)])
+def test_pooling_by_slices_is_pooling(kernel: tuple, stride: tuple, size: tuple) -> None:
+    pool, x = MaxPool3d(kernel, stride), torch.rand(2, 3, *size)
+    assert torch.equal(pool(x), pool(x.clone().requires_grad_()))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from balletal.backbones import weights as module
 from balletal.backbones.i3d import InceptionI3D
@@ -20,11 +21,31 @@ from balletal.errors import InputError
 State = dict[str, torch.Tensor]
 
 
+def _network(in_channels: int) -> InceptionI3D:
+    torch.manual_seed(in_channels)
+    network = InceptionI3D(in_channels, num_classes=5).eval()
+    for part in network.modules():
+        if isinstance(part, nn.Conv3d):  # the default shrinks what passes through, here to nothing
+            nn.init.kaiming_normal_(part.weight)
+        if isinstance(part, nn.BatchNorm3d):  # statistics that do something
+            part.running_mean.uniform_(-0.2, 0.2)
+            part.running_var.uniform_(0.5, 1.5)
+            part.bias.data.uniform_(-0.1, 0.3)
+    return network
+
+
+def _state(network: InceptionI3D) -> State:
+    return {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+
+
 @pytest.fixture(scope="module")
 def state() -> State:
-    torch.manual_seed(1)
-    full = InceptionI3D(num_classes=5).state_dict()
-    return {key: value for key, value in full.items() if not key.endswith("num_batches_tracked")}
+    return _state(_network(3))
+
+
+@pytest.fixture(scope="module")
+def flow_network() -> InceptionI3D:
+    return _network(2)
 
 
 def _other_layout(key: str) -> str:
@@ -35,23 +56,67 @@ def _other_layout(key: str) -> str:
     return re.sub(r"\.b([12])([ab])\.", lambda m: f".branch_{m[1]}.{'ab'.index(m[2])}.", key)
 
 
-@pytest.fixture(scope="module")
-def files(state: State, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("weights")
+LAYOUTS = (
+    "ours.safetensors",
+    "wrapped.safetensors",
+    "pytorch_i3d.pt",
+    "checkpoint.pth",
+    "trained.pt",
+    "video_features.pt",
+    "video_features_wrapped.pth",
+)
+
+
+def _write_layouts(state: State, folder: Path) -> dict[str, Path]:
+    """The same weights as each of LAYOUTS: what is published, and what training scripts make of it."""
     counters = {key.replace("weight", "num_batches_tracked"): torch.tensor(3) for key in state if ".bn.weight" in key}
-    paths = {name: folder / name for name in ("a.safetensors", "pytorch_i3d.pt", "wrapped.pth", "i3d_rgb.pt")}
-    safetensors.torch.save_file(state, paths["a.safetensors"])
-    torch.save(state | counters, paths["pytorch_i3d.pt"])
-    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, paths["wrapped.pth"])
-    torch.save({_other_layout(key): value for key, value in state.items()}, paths["i3d_rgb.pt"])
+    full = state | counters
+    other = {_other_layout(key): value for key, value in full.items()}
+    paths = {name: folder / name for name in LAYOUTS}
+    safetensors.torch.save_file(state, paths["ours.safetensors"])
+    safetensors.torch.save_file({f"module.{k}": v for k, v in full.items()}, paths["wrapped.safetensors"])
+    torch.save(full, paths["pytorch_i3d.pt"])
+    torch.save({"state_dict": {f"module.{k}": v for k, v in full.items()}, "epoch": 3}, paths["checkpoint.pth"])
+    torch.save({"model_state_dict": full, "optimizer_state_dict": {"state": {}}}, paths["trained.pt"])
+    torch.save(other, paths["video_features.pt"])
+    torch.save({"state_dict": {f"module.{k}": v for k, v in other.items()}}, paths["video_features_wrapped.pth"])
     return paths
 
 
-@pytest.mark.parametrize("name", ["a.safetensors", "pytorch_i3d.pt", "wrapped.pth", "i3d_rgb.pt"])
+@pytest.fixture(scope="module")
+def files(state: State, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return _write_layouts(state, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def flow_files(flow_network: InceptionI3D, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return _write_layouts(_state(flow_network), tmp_path_factory.mktemp("flow"))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_the_same_network(files: dict[str, Path], state: State, name: str) -> None:
     loaded = load_state(files[name])
     assert digest(loaded) == digest(state)
     InceptionI3D(num_classes=5).load_state_dict(loaded, strict=False)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_of_flow_weights_is_the_same_network(
+    flow_files: dict[str, Path], flow_network: InceptionI3D, name: str
+) -> None:
+    loaded = load_state(flow_files[name], in_channels=2)
+    assert loaded["Conv3d_1a_7x7.conv3d.weight"].shape == (64, 2, 7, 7, 7)
+    assert digest(loaded) == digest(_state(flow_network))
+    network = InceptionI3D(2, num_classes=5).eval()
+    problems = network.load_state_dict(loaded, strict=False)
+    assert not problems.unexpected_keys
+    assert all(key.endswith("num_batches_tracked") for key in problems.missing_keys)
+    clip = torch.rand(1, 2, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        expected = flow_network.features(clip)
+        assert expected.std() > 0.01
+        torch.testing.assert_close(network.features(clip), expected, rtol=0, atol=0)
+        torch.testing.assert_close(network(clip), flow_network(clip), rtol=0, atol=0)
 
 
 def test_the_other_layout_is_another() -> None:
@@ -77,9 +142,28 @@ def test_missing_and_unexpected_keys_are_named(state: State, tmp_path: Path) -> 
     assert str(path) in str(caught.value)
 
 
-def test_weights_for_another_input_are_refused(files: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match="2 channels"):
-        load_state(files["a.safetensors"], in_channels=2)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_weights_of_the_other_stream_are_refused(
+    files: dict[str, Path], flow_files: dict[str, Path], name: str
+) -> None:
+    with pytest.raises(InputError, match=r"expected weights of the flow stream .*, found those of the RGB stream"):
+        load_state(files[name], in_channels=2)
+    with pytest.raises(InputError, match=r"expected weights of the RGB stream .*, found those of the flow stream"):
+        load_state(flow_files[name])
+
+
+def test_published_weights_of_the_other_stream_are_refused_unfetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "get_weights", lambda name: pytest.fail(f"{name} was asked for"))
+    with pytest.raises(InputError, match="i3d-rgb-kinetics400: expected weights of the flow stream"):
+        load_state("i3d-rgb-kinetics400", in_channels=2)
+
+
+def test_a_first_kernel_of_another_shape_is_refused(state: State, tmp_path: Path) -> None:
+    key = "Conv3d_1a_7x7.conv3d.weight"
+    for shape, found in (((64, 20, 7, 7, 7), "those of 20 channels"), ((64, 3, 7, 7), r"\(64, 3, 7, 7\)")):
+        torch.save(state | {key: torch.zeros(shape)}, tmp_path / "odd.pt")
+        with pytest.raises(InputError, match=found):
+            load_state(tmp_path / "odd.pt")
 
 
 class _Code:

@@ -11,8 +11,8 @@ from torch import nn
 from balletal.backbones.i3d import InceptionI3D
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError, SpecMismatchError
-from balletal.features import extractor as module
 from balletal.features.extractor import Extractor, spec_for
+from balletal.features.units import FRAMES_PER_UNIT, read_unit
 from balletal.video.clips import VideoSegment, analysis_frames, plan_segments
 from balletal.video.decode import read_frames
 from balletal.video.probe import probe
@@ -27,16 +27,24 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(2)
-    model = InceptionI3D(num_classes=0)
+def random_weights(path: Path, channels: int) -> Path:
+    torch.manual_seed(channels)
+    model = InceptionI3D(channels, num_classes=0)
     for layer in model.modules():
         if isinstance(layer, nn.Conv3d):  # the default shrinks what passes through, here to nothing
             nn.init.kaiming_normal_(layer.weight)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_weights(tmp_path_factory.mktemp("weights") / "random.safetensors", 3)
+
+
+@pytest.fixture(scope="module")
+def flow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_weights(tmp_path_factory.mktemp("weights") / "flow.safetensors", 2)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +94,7 @@ def test_larger_batches_are_filled_up(
     extractor: Extractor, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = extractor.extract(frames)
-    monkeypatch.setattr(module, "_BATCH", {"cpu": 4})
+    monkeypatch.setattr(extractor, "batch", 4)
     np.testing.assert_allclose(extractor.extract(frames), one, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(extractor.extract(frames[12:]), extractor.extract(frames)[4:])
 
@@ -103,7 +111,9 @@ def test_frames_of_another_kind_are_refused(extractor: Extractor, frames: np.nda
             extractor.extract(bad)
 
 
-def test_units_of_a_video_are_the_video(extractor: Extractor, spec: FeatureSpec, tmp_path: Path) -> None:
+def test_units_of_a_video_are_the_video(
+    extractor: Extractor, spec: FeatureSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "a.mp4")
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=30)
@@ -115,17 +125,15 @@ def test_units_of_a_video_are_the_video(extractor: Extractor, spec: FeatureSpec,
     info = probe(path)
     whole = extractor.extract(read_frames(path, 25, 0, analysis_frames(info.duration, 25), size=32).pixels)
     assert len(whole) == 15
-    rows = [extractor.extract_segment(unit) for unit in plan_segments("a", info, spec, 4)]
-    assert [(row.segment, row.first_clip, len(row.features)) for row in rows] == [
-        (0, 0, 4),
-        (1, 4, 4),
-        (2, 8, 4),
-        (3, 12, 3),
-    ]
-    np.testing.assert_array_equal(np.concatenate([row.features for row in rows]), whole)
-    assert all(row.damage is None for row in rows)
+    units = [(unit, read_unit(unit, spec)) for unit in plan_segments("a", info, spec, 4)]
+    rows = [extractor.extract_unit(read, unit.clips) for unit, read in units]
+    assert [len(row) for row in rows] == [4, 4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate(rows), whole)
+    assert all(read.damage is None for _, read in units)
+    monkeypatch.setitem(FRAMES_PER_UNIT, "windowed", 17)
+    np.testing.assert_array_equal(extractor.extract_video(info).features, whole)
     # Clips that a container promised and the video does not have: only a whole video may be filled up.
-    assert extractor.extract_segment(VideoSegment("a", path, 4, 15, 4)).features.shape == (0, 1024)
+    assert extractor.extract_unit(read_unit(VideoSegment("a", path, 4, 15, 4), spec), 4).shape == (0, 1024)
 
 
 def test_other_weights_than_the_specs_are_refused(spec: FeatureSpec, weights: Path) -> None:
@@ -139,7 +147,9 @@ def test_other_weights_than_the_specs_are_refused(spec: FeatureSpec, weights: Pa
         ({"window": 7}, "at least 8 frames"),
         ({"backbone": "i4d"}, "one of i3d-rgb-kinetics400"),
         ({"weights": None}, "a file of weights"),
-        ({"crop": "dancer"}, "center or full"),
+        ({"mode": "dense", "window": 12}, "a multiple of 8 frames in dense mode"),
+        ({"mode": "dense", "stride": 6}, "2, 4 or a multiple of 8 frames in dense mode"),
+        ({"backbone": "i3d-rgb+flow"}, "weights for rgb and flow, in this order"),
     ],
 )
 def test_specs_that_cannot_be_made(weights: Path, changes: dict, message: str) -> None:
@@ -148,5 +158,117 @@ def test_specs_that_cannot_be_made(weights: Path, changes: dict, message: str) -
 
 
 def test_imported_features_are_not_made(spec: FeatureSpec, weights: Path) -> None:
-    with pytest.raises(InputError, match="windowed features of rgb"):
+    with pytest.raises(InputError, match="features that this extractor makes"):
         Extractor(spec.replace(mode="imported"), weights)
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """203 frames at 25 fps: no multiple of anything."""
+    path = str(tmp_path_factory.mktemp("dense") / "long.mp4")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(203):
+            picture = np.random.default_rng(k).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("stride", "window"), [(2, 8), (4, 16), (8, 24), (16, 16)])
+def test_dense_units_are_the_whole_video(
+    spec: FeatureSpec, weights: Path, long_video: str, stride: int, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = spec.replace(mode="dense", stride=stride, window=window)
+    extractor = Extractor(dense, weights, device="cpu")
+    frames = read_frames(long_video, 25, 0, 203, size=32).pixels
+    whole = extractor.extract(frames)
+    assert len(whole) == (203 - window) // stride + 1  # the grid of windowed features
+    for frames_per_unit in (40, 57, 150):
+        monkeypatch.setitem(FRAMES_PER_UNIT, "dense", frames_per_unit)
+        found = extractor.extract_video(probe(long_video)).features
+        np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_dense_features_are_the_means_of_the_networks_steps(
+    spec: FeatureSpec, weights: Path, frames: np.ndarray
+) -> None:
+    """24 frames are three whole steps; a fourth follows from filling the last one up."""
+    model = InceptionI3D(num_classes=0)
+    model.load_state_dict(safetensors.torch.load_file(weights))
+    x = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
+    with torch.inference_mode():
+        steps = model.eval().maps(x).mean(dim=(0, 3, 4)).T
+    extractor = Extractor(spec.replace(mode="dense", window=16, stride=8), weights, device="cpu")
+    np.testing.assert_allclose(extractor.extract(frames), (steps[:-1] + steps[1:]) / 2, rtol=1e-4, atol=1e-4)
+    filled = np.concatenate([frames, np.repeat(frames[-1:], 8, axis=0)])
+    np.testing.assert_allclose(
+        extractor.extract(np.concatenate([frames, frames[-1:]])), extractor.extract(filled)[:2], rtol=1e-4, atol=1e-4
+    )
+    short = extractor.extract(frames[:5])  # shorter than a window: one feature, as in windowed mode
+    assert short.shape == (1, 1024)
+    assert extractor.extract(frames[:0]).shape == (0, 1024)
+
+
+class TestStreams:
+    @pytest.mark.parametrize("mode", ["windowed", "dense"])
+    def test_are_concatenated_in_the_backbones_order(
+        self, spec: FeatureSpec, weights: Path, flow_weights: Path, long_video: str, mode: str
+    ) -> None:
+        made = {}
+        for name, of in {
+            "i3d-rgb": [weights],
+            "i3d-flow": [flow_weights],
+            "i3d-rgb+flow": [weights, flow_weights],
+            "i3d-flow+rgb": [flow_weights, weights],
+        }.items():
+            one = spec_for(name, weights=of, window=16, stride=8, size=32, dtype="float32", mode=mode)  # type: ignore[arg-type]
+            made[name] = Extractor(one, of, "cpu").extract_video(probe(long_video)).features
+            assert one.flow == ("dis" if "flow" in name else "")
+        rgb, flow = made["i3d-rgb"], made["i3d-flow"]
+        assert np.abs(rgb - flow).max() > 1e-3
+        np.testing.assert_array_equal(made["i3d-rgb+flow"], np.hstack([rgb, flow]))
+        np.testing.assert_array_equal(made["i3d-flow+rgb"], np.hstack([flow, rgb]))
+
+    @pytest.mark.parametrize("mode", ["windowed", "dense"])
+    def test_flow_does_not_depend_on_the_cuts(
+        self, flow_weights: Path, long_video: str, mode: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec = spec_for("i3d-flow", weights=flow_weights, window=16, stride=8, size=32, dtype="float32", mode=mode)  # type: ignore[arg-type]
+        extractor = Extractor(spec, flow_weights, "cpu")
+        whole = extractor.extract_video(probe(long_video)).features
+        monkeypatch.setitem(FRAMES_PER_UNIT, mode, 60)
+        np.testing.assert_allclose(extractor.extract_video(probe(long_video)).features, whole, rtol=1e-4, atol=1e-4)
+
+    def test_one_picture_does_not_move(self, flow_weights: Path, frames: np.ndarray) -> None:
+        spec = spec_for("i3d-flow", weights=flow_weights, window=8, size=32, dtype="float32")
+        extractor = Extractor(spec, flow_weights, "cpu")
+        still = np.full((7, 32, 32, 2), 128, np.uint8)
+        np.testing.assert_array_equal(
+            extractor.extract(frames[:1]), extractor.extract(np.repeat(frames[:1], 8, axis=0), flow=still)
+        )
+        with pytest.raises(InputError, match="7 fields for 8 frames, found 3"):
+            extractor.extract(frames[:8], flow=still[:3])
+
+    def test_each_stream_wants_its_own_channels(self, weights: Path, flow_weights: Path) -> None:
+        with pytest.raises(InputError, match="weights of the flow stream"):
+            spec_for("i3d-flow", weights=weights)
+        with pytest.raises(InputError, match="weights of the RGB stream"):
+            spec_for("i3d-rgb+flow", weights=[flow_weights, weights])
+
+
+def test_a_network_that_cannot_be_compiled_runs_without(
+    spec: FeatureSpec,
+    weights: Path,
+    frames: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    found = Extractor(spec, weights, "cpu", compiled=True).extract(frames)
+    assert "no compiler" in caplog.text
+    np.testing.assert_array_equal(found, Extractor(spec, weights, "cpu").extract(frames))

@@ -133,8 +133,41 @@ def test_crops(write_video: Write) -> None:
     assert centre[28, 0, 0] == pytest.approx(left, abs=6)
     assert centre[28, -1, 0] == pytest.approx(right, abs=6)
     assert centre[0, 28, 1] == pytest.approx(254 * (0.5 - 28 / 64), abs=6)
-    with pytest.raises(InputError, match="dancer"):
+    with pytest.raises(InputError, match="a track for dancer"):
         read_frames(path, 25, 0, 1, crop="dancer")
+
+
+class Squares:
+    """Two rows: a square of 64 pixels at (160, 48), and nobody."""
+
+    mover = np.array([True, False])
+
+    def box(self, k: int, width: int, height: int) -> tuple[float, float, float, float]:
+        assert k == 0
+        assert (width, height) in ((256, 128), (128, 256))
+        return (160, 48, 224, 112) if width > height else (48, 160, 112, 224)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_the_dancer_crop_takes_the_tracks_squares(write_video: Write, size: int) -> None:
+    path = str(write_video("d.mp4", [0.0, 0.04], picture=_ramps))
+    square, whole = read_frames(path, 25, 0, 2, crop="dancer", size=size, track=Squares()).pixels.astype(int)
+    pixel = 64 / size
+    for at in (0, size // 2, size - 1):
+        assert square[size // 2, at, 0] == pytest.approx(254 * (160 + (at + 0.5) * pixel) / 256, abs=6)
+        assert square[at, size // 2, 1] == pytest.approx(254 * (48 + (at + 0.5) * pixel) / 128, abs=6)
+    np.testing.assert_array_equal(whole, read_frames(path, 25, 1, 2, crop="full", size=size).pixels[0])
+    with pytest.raises(InputError, match="none for others"):
+        read_frames(path, 25, 0, 2, crop="center", track=Squares())
+
+
+def test_the_dancer_crop_is_of_the_picture_as_displayed(write_video: Write) -> None:
+    path = str(write_video("r.mp4", [0.0, 0.04], picture=_ramps, rotation=-90))
+    square = read_frames(path, 25, 0, 1, crop="dancer", size=32, track=Squares()).pixels[0].astype(int)
+    # Turned clockwise, what was at the left is at the top: red falls with y, green grows to the left.
+    assert square[0, 16, 0] == pytest.approx(254 * 161 / 256, abs=6)
+    assert square[-1, 16, 0] == pytest.approx(254 * 223 / 256, abs=6)
+    assert square[16, 0, 1] == pytest.approx(254 * (1 - 49 / 128), abs=6)
 
 
 def test_a_cut_file_gives_what_there_is_and_says_so(write_video: Write, shown: Shown) -> None:

@@ -1,3 +1,4 @@
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,9 +6,10 @@ import av
 import numpy as np
 import pytest
 
-from balletal.errors import InputError, VideoError
+from balletal.errors import InputError, StorageError, VideoError
 from balletal.video import probe as module
 from balletal.video.decode import read_frames
+from balletal.video.guard import guarded
 from balletal.video.probe import probe
 
 Write = Callable[..., Path]
@@ -131,3 +133,67 @@ def test_pixels_that_are_not_square(write_video: Write, tmp_path: Path) -> None:
             container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
         container.mux(stream.encode(None))
     assert (probe(str(path)).width, probe(str(path)).height) == (128, 48)
+
+
+class _Failing:
+    """A file whose reads fail once it has given some bytes."""
+
+    def __init__(self, path: Path, after: int, error: Exception) -> None:
+        self.file, self.left, self.error = path.open("rb"), after, error
+        self.seek, self.tell = self.file.seek, self.file.tell
+
+    def __enter__(self) -> "_Failing":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.file.close()
+
+    def read(self, size: int) -> bytes:
+        if self.left <= 0:
+            raise self.error
+        self.left -= size
+        return self.file.read(size)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts", "a.flv"])
+def test_a_read_that_fails_is_never_damage_of_the_video(
+    write_video: Write, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    def noise(index: int) -> np.ndarray:
+        return np.random.default_rng(index).integers(0, 255, (128, 128, 3), np.uint8)
+
+    path = write_video(name, np.arange(75) / 30, picture=noise)
+    size = path.stat().st_size
+    assert size > 4 * 2**18  # several reads
+    expected = read_frames(str(path), 30, 20, 50)
+    outcomes = set()
+    for after in (*range(0, size + 2**18, 2**17), 10 * size):
+        module._timeline.cache_clear()
+        with monkeypatch.context() as patch:
+            error = OSError(5, "Input/output error")
+            patch.setattr(module, "open_file", lambda _, after=after, error=error: _Failing(path, after, error))
+            try:
+                got = read_frames(str(path), 30, 20, 50)
+            except StorageError as told:
+                outcomes.add(str(told))
+            else:
+                outcomes.add("read")
+                assert got.damage is None
+                np.testing.assert_array_equal(got.pixels, expected.pixels)
+        # What PyAV keeps of a failed read must not come up in the next file.
+        assert probe(str(path)).frames == 75
+    assert outcomes == {f"{path}: expected storage that works, found Input/output error", "read"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_out_of_memory_is_not_damage_either(write_video: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(write_video("a.mp4", np.arange(30) / 30))
+    with pytest.raises(VideoError) as caught:
+        guarded(_short_of_memory, path, uri=path, limit_s=60)
+    assert caught.value.kind == "too-large"
+
+
+def _short_of_memory(path: str) -> None:
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + (64 << 20), -1))
+    read_frames(path, 25, 0, 30, size=2048)

@@ -1,0 +1,262 @@
+"""The stages of an extraction, as Ray Data runs them: what each is given and hands on, how they share a cluster.
+
+    videos -> track (tasks) -> units -> decode (tasks) -> backbone (actors) -> write (tasks)
+
+A row is one unit of work. Pictures go through the object store once, from the decoder to the backbone; what comes back
+is features, a thousandth of them. Whatever a video does becomes an error row; only a store that cannot be reached or
+written ends the job.
+"""
+
+import json
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.data import ActorPoolStrategy, Dataset
+
+from balletal import files
+from balletal.errors import StorageError, VideoError
+from balletal.features.extractor import Extractor
+from balletal.features.store import FeatureStore, Stage
+from balletal.features.units import frames_of, read_unit
+from balletal.video.clips import VideoSegment
+from balletal.video.decode import read_frames
+from balletal.video.guard import guarded
+from balletal.video.track import track_dancer
+
+Row = dict[str, Any]
+
+# What a decoder may take before it counts as hung: generous, for machines are shared and buckets far away.
+_LIMIT_S, _LIMIT_PER_VIDEO_S = 300.0, 20.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """How the stages share a cluster: CPUs of a decoding task; CPUs, GPUs and greatest number of the backbone's actors.
+
+    The CPUs of neighbouring stages differ, or Ray Data would fuse them into one. Writing is waiting, so it takes none.
+    """
+
+    decode_cpus: float
+    actor_cpus: float
+    actor_gpus: float
+    actors: int
+
+    @property
+    def track_cpus(self) -> float:
+        return 0.8 * self.decode_cpus
+
+
+def share(
+    cpus: float, node_cpus: float, gpus: float, *, actors: int | None = None, gpus_per_actor: float = 0.5
+) -> Share:
+    """Divide a cluster that has ``cpus`` in all, ``node_cpus`` on its largest node, and ``gpus``.
+
+    Args:
+        actors: greatest number of actors, for clusters that grow; default: as many as there is room for now.
+        gpus_per_actor: two actors a GPU by default, so that one computes while the other fetches and copies.
+    """
+    if gpus > 0:
+        most = actors or max(1, int(gpus / gpus_per_actor))
+        # An actor feeds its GPU with half a CPU; never so much that nothing is left to decode with.
+        return Share(min(1.0, cpus / 2), min(0.5, cpus / 4 / most), gpus_per_actor, most)
+    # On CPUs the backbone needs some ten times the time of decoding: beside each actor, half a CPU is left for that.
+    # More than four threads speed one actor up by less than a second actor would.
+    decode_cpus = 0.5
+    actor_cpus = min(4.0, node_cpus - decode_cpus) if node_cpus > 1 else 0.25
+    return Share(decode_cpus, actor_cpus, 0, actors or max(1, int(cpus // (actor_cpus + decode_cpus))))
+
+
+def stages(
+    store: FeatureStore, units: Sequence[VideoSegment], versions: dict[str, str], shared: Share, **extractor: Any
+) -> Dataset:
+    """The lazy dataset of units done: a row each, as :meth:`workflows.progress.Progress.add` takes it.
+
+    Args:
+        versions: of the files, by video id.
+        extractor: arguments of :class:`balletal.features.extractor.Extractor` beside the spec.
+    """
+    rows = [asdict(unit) | {"version": versions[unit.video_id]} for unit in units]
+    if store.spec.tracker:
+        # A video's track comes before its units, and others' units are under way meanwhile.
+        by_video: dict[str, list[Row]] = {}
+        for row in rows:
+            by_video.setdefault(row["video_id"], []).append(row)
+        manifest = _one_a_block([{"units": json.dumps(of_one)} for of_one in by_video.values()])
+        manifest = manifest.map_batches(partial(_track, store), batch_size=1, num_cpus=shared.track_cpus)
+    else:
+        manifest = _one_a_block(rows)
+    return (
+        manifest.map(partial(_decode, store), num_cpus=shared.decode_cpus)
+        .map(
+            _Backbone,  # a class is allowed, and made once an actor
+            fn_constructor_args=(store, math.ceil(shared.actor_cpus), extractor),
+            compute=ActorPoolStrategy(min_size=1, max_size=shared.actors),
+            num_cpus=shared.actor_cpus,
+            num_gpus=shared.actor_gpus,
+        )
+        .map(partial(_write, store), num_cpus=0)
+    )
+
+
+def _one_a_block(rows: list[Row]) -> Dataset:
+    """One row a block, so that a task is a unit; more rows where there are very many."""
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4096))
+    # No row fits into a byte, so each makes a block. (`repartition` does that as well, in tasks of a whole CPU, which a
+    # laptop that runs the network has not got left.)
+    dataset.context.target_max_block_size = 1
+    return dataset
+
+
+def _track(store: FeatureStore, batch: dict[str, Any]) -> dict[str, Any]:
+    """The units of a video, as columns, once the store knows where its dancer is."""
+    started = time.monotonic()
+    units: list[Row] = json.loads(batch["units"][0])
+    video_id, uri = units[0]["video_id"], units[0]["uri"]
+    problem = None
+    if not store.has_track(video_id):
+        last = max(frames_of(_segment(unit), store.spec)[1] for unit in units)
+        try:
+            track = guarded(track_dancer, uri, store.spec.fps, uri=uri, limit_s=_limit_s(last, store))
+            _require_unchanged(units[0])
+            store.write_track(video_id, track)
+        except StorageError:
+            raise
+        except Exception as error:  # whatever a file does, the others go on
+            problem = error
+    if problem is not None:
+        for unit in units:
+            _write_error(store, unit, "track", problem)
+    columns: dict[str, Any] = {name: [unit[name] for unit in units] for name in units[0]}
+    columns["failed"] = [problem is not None] * len(units)
+    columns["track_s"] = [time.monotonic() - started] + [0.0] * (len(units) - 1)
+    return columns
+
+
+def _decode(store: FeatureStore, unit: Row) -> Row:
+    """Add the unit's ``pixels``, ``flow``, ``lead`` and ``damage`` in words; none of them when it ``failed``."""
+    started = time.monotonic()
+    spec, segment = store.spec, _segment(unit)
+    start, stop, _ = frames_of(segment, spec)
+    size = spec.size
+    empty = {"pixels": np.empty((0, size, size, 3), np.uint8), "flow": np.empty((0, size, size, 2), np.uint8)}
+    row = unit | empty | {"failed": unit.get("failed", False), "lead": 0, "damage": "", "decode_s": 0.0}
+    if row["failed"]:
+        return row
+    try:
+        track = store.track(unit["video_id"], start, stop) if spec.tracker else None
+        read = partial(guarded, read_frames, uri=unit["uri"], limit_s=_limit_s(stop - start, store))
+        frames = read_unit(segment, spec, track, read)
+        _require_unchanged(unit)
+        if frames.damage and not len(frames.pixels):
+            raise _damage(store, unit, 0, frames.damage)
+        row |= {"pixels": frames.pixels, "lead": frames.lead, "damage": frames.damage or ""}
+        if frames.flow is not None:
+            row["flow"] = frames.flow
+    except StorageError:
+        raise
+    except Exception as error:  # whatever a file does, the others go on
+        _write_error(store, unit, "decode", error)
+        row["failed"] = True
+    return row | {"decode_s": time.monotonic() - started}
+
+
+class _Backbone:
+    """The networks, in an actor: from pictures to ``features``."""
+
+    def __init__(self, store: FeatureStore, threads: int, extractor: dict[str, Any]) -> None:
+        torch.set_num_threads(threads)
+        # The frames lie read-only in Ray's object store; the backbone reads them only, so no copy is needed.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        self.store = store
+        self.extractor = Extractor(store.spec, **extractor)
+
+    def __call__(self, unit: Row) -> Row:
+        started = time.monotonic()
+        pixels, flow = unit.pop("pixels"), unit.pop("flow")
+        unit |= {"features": np.empty((0, self.store.spec.dim), np.float32), "frames": len(pixels)}
+        if not unit["failed"]:
+            given = flow if len(flow) else None
+            try:
+                unit["features"] = self.extractor.extract(pixels, unit["clips"], lead=unit["lead"], flow=given)
+            except Exception as error:
+                _write_error(self.store, unit, "extract", error)
+                unit["failed"] = True
+        return unit | {"backbone_s": time.monotonic() - started}
+
+
+def _write(store: FeatureStore, unit: Row) -> Row:
+    """Write the unit's file, the last thing done for it."""
+    started = time.monotonic()
+    video_id, segment, features = unit["video_id"], unit["segment"], unit["features"]
+    if not unit["failed"]:
+        try:
+            # Here and not where it was found: what has an error row is not tried again, and a run that is killed
+            # holds decoded units whose features are still to come.
+            if unit["damage"]:
+                decoded = unit["frames"] - unit["lead"]
+                _write_error(store, unit, "decode", _damage(store, unit, decoded, unit["damage"]))
+            store.write_unit(video_id, segment, unit["first_clip"], features)
+            if not unit["damage"]:
+                store.clear_error(video_id, segment)
+        except StorageError:
+            raise
+        except Exception as error:  # such as a value that is not finite
+            _write_error(store, unit, "extract", error)
+            unit["failed"] = True
+    return {
+        "video_id": video_id,
+        "failed": unit["failed"],
+        "rows": 0 if unit["failed"] else len(features),
+        "frames": unit["frames"],
+        "video_s": len(features) * store.spec.stride_s,
+        "track_s": unit.get("track_s", 0.0),
+        "decode_s": unit["decode_s"],
+        "backbone_s": unit["backbone_s"],
+        "write_s": time.monotonic() - started,
+    }
+
+
+def _segment(unit: Row) -> VideoSegment:
+    return VideoSegment(**{field.name: unit[field.name] for field in fields(VideoSegment)})
+
+
+def _limit_s(frames: int, store: FeatureStore) -> float:
+    return _LIMIT_S + _LIMIT_PER_VIDEO_S * frames / store.spec.fps
+
+
+def _require_unchanged(unit: Row) -> None:
+    """Refuse what was read from a file that is no longer the one that the job began with."""
+    found = files.version(unit["uri"])
+    if found != unit["version"]:
+        raise VideoError(
+            unit["uri"],
+            "changed",
+            expected=f"the file as it was listed ({unit['version']})",
+            found=f"another ({found})",
+        )
+
+
+def _damage(store: FeatureStore, unit: Row, decoded: int, damage: str) -> VideoError:
+    missing = (unit["clips"] - 1) * store.spec.stride + store.spec.window - decoded
+    kind = "truncated" if missing > 0 else "corrupt"
+    return VideoError(unit["uri"], kind, expected="pictures that all decode", found=damage)
+
+
+def _write_error(store: FeatureStore, unit: Row, stage: Stage, error: Exception) -> None:
+    store.write_error(
+        unit["video_id"], unit["segment"], uri=unit["uri"], version=unit["version"], stage=stage, error=error
+    )
+
+
+def count_units(units: Iterable[VideoSegment]) -> Counter[str]:
+    """Units of each video."""
+    return Counter(unit.video_id for unit in units)
