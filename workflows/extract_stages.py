@@ -24,7 +24,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from balletal import files
 from balletal.errors import StorageError, VideoError
-from balletal.features.extractor import Extractor
+from balletal.features.extractor import Extractor, keep_freed_memory
 from balletal.features.store import FeatureStore, Stage
 from balletal.features.units import frames_of, read_unit
 from balletal.video.clips import VideoSegment
@@ -174,6 +174,7 @@ class _Backbone:
 
     def __init__(self, store: FeatureStore, threads: int, extractor: dict[str, Any]) -> None:
         torch.set_num_threads(threads)
+        keep_freed_memory()
         # The frames lie read-only in Ray's object store; the backbone reads them only, so no copy is needed.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         self.store = store

@@ -1,5 +1,6 @@
 """From frames to features: a network on a device, windowed or dense, of one stream or two."""
 
+import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,18 @@ class FeatureRows:
 
     features: NDArray[np.float32]
     damage: str | None
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, for the next tensor of a network.
+
+    The kernel need not map and clear memory anew for each layer: a fifth faster on a CPU. The process holds its peak
+    for good, so this is for those that do little else. Glibc alone; elsewhere nothing happens.
+    """
+    mmap_max, trim_threshold = -4, -1  # of malloc.h
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def spec_for(

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from balletal.backbones.spec import FeatureSpec
-from balletal.features.extractor import Extractor, spec_for
+from balletal.features.extractor import Extractor, keep_freed_memory, spec_for
 from balletal.features.store import FeatureStore
 from balletal.features.units import plan_units, read_unit
 from balletal.video.clips import VideoSegment
@@ -118,6 +118,7 @@ def _decoded(unit: VideoSegment, spec: FeatureSpec) -> int:
 
 def model_rate(units: Sequence[VideoSegment], spec: FeatureSpec) -> float:
     """Video-seconds a second of the network, with the frames in memory."""
+    keep_freed_memory()  # as the job does
     extractor = Extractor(spec)
     frames = [read_unit(unit, spec) for unit in units]
     extractor.extract(frames[0].pixels[:64])

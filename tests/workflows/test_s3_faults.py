@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,15 @@ import pytest
 import s3fs
 
 from balletal import files, storage
+from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError, StorageError, VideoError
+from balletal.features.extractor import Extractor
+from balletal.features.store import FeatureStore
 from balletal.video.decode import read_frames
 from balletal.video.guard import guarded
 from balletal.video.probe import open_video, probe
+from tests.workflows.fault_points import Fault
+from tests.workflows.faults_common import content, start, until, write_job
 from tests.workflows.seaweed import Server, Throttle, serving, using
 from workflows.sources import list_sources
 
@@ -101,6 +107,38 @@ def test_a_restart_in_the_midst_of_everything_loses_nothing(
     assert files.list_files(f"{base}/w") == written
     for uri in written:
         assert files.read_bytes(uri) == uri.encode()
+
+
+def test_a_restart_amid_an_extraction_loses_nothing(
+    server: Server, tmp_path: Path, spec: FeatureSpec, weights: str, make_video: Callable[..., Path]
+) -> None:
+    base, local = f"{BUCKET}/film", tmp_path / "videos"
+    for i in range(3):
+        path = make_video(local / f"v{i}.mp4", 3, seed=i)
+        files.write_bytes(f"{base}/{path.name}", path.read_bytes())
+    fault = Fault("backbone", str(tmp_path), "v1")
+    job = write_job(tmp_path / "job.json", base, f"{BUCKET}/store", spec, weights, frames=40, fault=fault)
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:  # a short path, for sockets
+        extraction = start(job, scratch)
+        try:
+            assert until(fault.reached, extraction), job.with_suffix(".log").read_text()
+            server.kill()
+            fault.go()
+            time.sleep(3)
+            server.start()
+            assert extraction.wait(240) == 0, job.with_suffix(".log").read_text()
+        finally:
+            extraction.kill()
+    store = FeatureStore(f"{BUCKET}/store", spec)
+    assert store.errors().empty
+    assert len(content(store).units) == 6
+    extractor = Extractor(spec, weights)
+    for video in store.iter_videos():
+        expected = extractor.extract_video(probe(str(local / f"{video.video_id}.mp4"))).features
+        np.testing.assert_allclose(video.features, expected, rtol=1e-4, atol=1e-5)
+    said = job.with_suffix(".log").read_text()
+    assert server.secret not in said
+    assert server.key not in said
 
 
 def test_a_server_that_stays_away_is_a_storage_error(

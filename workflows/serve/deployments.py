@@ -17,7 +17,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from balletal.features.extractor import Extractor, Weights
+from balletal.features.extractor import Extractor, Weights, keep_freed_memory
 from balletal.features.store import VideoFeatures
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VideoInfo
@@ -37,6 +37,7 @@ class ExtractorReplica:
 
     def __init__(self, localizer: Localizer, weights: Weights, flow: str | None, threads: int) -> None:
         torch.set_num_threads(threads)
+        keep_freed_memory()
         self.extractor = Extractor(localizer.spec, weights, flow=flow)
 
     def features(self, video: bytes, info: VideoInfo) -> tuple[VideoFeatures, list[str]]:
