@@ -36,6 +36,10 @@ class StorageError(_PlacedError):
     """
 
 
+class ForbiddenError(StorageError):
+    """The credentials in use do not open this place."""
+
+
 class VideoError(InputError):
     """A video that cannot be used. ``kind`` is the stable word that error tables and HTTP answers carry.
 

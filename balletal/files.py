@@ -37,7 +37,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     if "::" in str(uri):
         # Chained URLs let one scheme open files through another, which no command here needs.
         raise InputError(str(uri), expected="a path or a plain URL", found="a chained fsspec URL")
-    if password := re.match(r"[\w+.-]+://[^/@]*:[^/@]*@", str(uri)):
+    if password := re.match(r"[\w+.-]+://[^@?#]*:[^@?#]*@", str(uri)):
         # URIs are written into tables, logs and messages.
         where = f"{str(uri).partition('://')[0]}://***@{str(uri)[password.end() :]}"
         raise InputError(where, expected="credentials in the environment or a profile", found="a password in the URL")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from balletal.errors import InputError, StorageError
+from balletal.errors import ForbiddenError, InputError, StorageError
 
 T = TypeVar("T")
 
@@ -21,8 +21,9 @@ PATIENCE_S = 120.0
 _LONGEST_WAIT_S = 8.0
 # Attempts that fail before a person is told that something is waited for.
 _QUIET_ATTEMPTS = 3
-# By name, for importing what raises them would load every client library.
-_CLIENTS = ("botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "azure", "aiohttp", "urllib3")
+CLIENTS = ("botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "azure", "aiohttp", "urllib3")
+"""Packages whose errors are storage's. By name: importing what raises them would load every client library."""
+
 _AWAY = frozenset(
     (
         *("ConnectionError", "TimeoutError", "HTTPClientError", "ResponseParserError"),
@@ -53,7 +54,7 @@ def call(uri: str, function: Callable[..., T], *args: Any, local: bool = False, 
         FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: as the function does.
         PermissionError: this one file may not be read.
         InputError: the file is another one than was opened.
-        StorageError: everything else.
+        StorageError: everything else; ForbiddenError where the credentials do not do.
     """
 
     def wait(state: tenacity.RetryCallState) -> None:
@@ -80,7 +81,7 @@ def call(uri: str, function: Callable[..., T], *args: Any, local: bool = False, 
             raise StorageError(uri, expected="a bucket that exists", found="none of that name") from None
         if isinstance(error, PermissionError) and not local:
             expected = "a place that the credentials in use open"
-            raise StorageError(uri, expected=expected, found=f"no permission ({reason(error)})") from None
+            raise ForbiddenError(uri, expected=expected, found=f"no permission ({reason(error)})") from None
         raise
     except Exception as error:
         if type(error).__name__ == _REPLACED:
@@ -88,7 +89,7 @@ def call(uri: str, function: Callable[..., T], *args: Any, local: bool = False, 
         if "Credential" in type(error).__name__:
             expected = "credentials in the environment or a profile"
             raise StorageError(uri, expected=expected, found=f"none ({reason(error)})") from None
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENTS:
             expected = f"storage that answers within {PATIENCE_S:g} s" if _is_away(error) else "storage that works"
             raise StorageError(uri, expected=expected, found=reason(error)) from None
         raise

@@ -11,11 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from balletal.errors import BalletalError
+from balletal.storage import CLIENTS, reason
 
 OK, FAILED, USAGE, SOME_VIDEOS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-
-# Packages whose errors say what is wrong with a bucket: no credentials, no network, no such endpoint.
-_STORAGE = ("botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "aiohttp")
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -54,9 +52,9 @@ def run(command: typer.Typer | Callable[..., Any]) -> None:
             raise
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _STORAGE:
+        if type(error).__module__.partition(".")[0] not in CLIENTS:
             raise
-        _fail(f"{error} ({type(error).__name__})")
+        _fail(f"storage that does not work: {reason(error)}")
 
 
 def _fail(message: str) -> NoReturn:

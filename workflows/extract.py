@@ -16,16 +16,17 @@ from typing import Annotated, Any, Literal
 
 import ray
 import typer
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import StorageError
-from balletal.features.extractor import Dtype, Weights, spec_for
+from balletal.errors import BalletalError, ForbiddenError, StorageError, VideoError
+from balletal.features.extractor import Dtype, Weights, check, spec_for
 from balletal.features.store import WHOLE_VIDEO, FeatureStore
 from balletal.features.units import plan_units
 from balletal.video.clips import VideoSegment
 from balletal.video.decode import Crop
-from balletal.video.guard import guarded
+from balletal.video.guard import GuardError, guarded
 from balletal.video.probe import VIDEO_SUFFIXES, VideoInfo, probe
 from workflows.cluster import ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
@@ -48,7 +49,7 @@ def extract(
     video_ids: VideoIds = "stem",
     retry_failed: bool = False,
     actors: int | None = None,
-    gpus_per_actor: float = 0.5,
+    gpus_per_actor: float | None = None,
     price: float | None = None,
     address: str | None = None,
 ) -> dict[str, Any]:
@@ -76,12 +77,13 @@ def extract(
         InputError: no video at ``videos``, or a video id that belongs to another file in the store.
         AmbiguousNamesError: two videos of one id.
     """
+    check(spec)
     started = time.monotonic()
     sources = list_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)
     store = FeatureStore.create(store_uri, spec)
     new = drop_changed(store, sources, VIDEO_SUFFIXES)
-    failed = _failed(store, sources)
-    leave = set() if retry_failed else failed
+    failed, damaged = _failed(store, sources)
+    leave = set() if retry_failed else failed - damaged
     to_probe = [source for source in new.values() if (source.video_id, WHOLE_VIDEO) not in leave]
 
     with ray_session(address) if to_probe else nullcontext():
@@ -104,7 +106,7 @@ def extract(
     summary = {
         "spec": spec.spec_id,
         "videos": len(sources),
-        "videos_failed": len({video for video, _ in _failed(store, sources)}),
+        "videos_failed": len({video for video, _ in _failed(store, sources)[0]}),
         "segments": {
             "total": len(planned),
             "done": len(planned & stored & attempted),
@@ -121,11 +123,20 @@ def extract(
     return summary
 
 
-def _failed(store: FeatureStore, sources: Iterable[Source]) -> set[tuple[str, int]]:
-    """(video_id, segment) of the error rows that concern the sources as they are now."""
+def _failed(store: FeatureStore, sources: Iterable[Source]) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+    """(video_id, segment) of the error rows that concern the sources as they are now; those of them that are damaged
+    in parts alone. Rows of what a source was before are dropped."""
     versions = {source.video_id: source.version for source in sources}
-    rows = store.errors().to_dict("records")
-    return {(row["video_id"], row["segment"]) for row in rows if versions.get(row["video_id"]) == row["version"]}
+    failed, damaged = set(), set()
+    for row in store.errors().to_dict("records"):
+        video_id, segment = row["video_id"], row["segment"]
+        if row["version"] == versions.get(video_id):
+            failed.add((video_id, segment))
+            if row["stage"] == "damage":
+                damaged.add((video_id, segment))
+        elif video_id in versions:
+            store.clear_error(video_id, segment)
+    return failed, damaged
 
 
 def _probe_all(store: FeatureStore, sources: list[Source]) -> None:
@@ -159,7 +170,10 @@ def _probe_some(sources: list[Source]) -> list[tuple[Source, VideoInfo | Excepti
     for source in sources:
         try:
             found.append((source, guarded(probe, source.uri, uri=source.uri, limit_s=_PROBE_LIMIT_S)))
-        except StorageError:
+        except ForbiddenError as error:  # one that may not be read, in a folder that may be listed
+            why = VideoError(source.uri, "unreadable", expected=error.expected, found=error.found)
+            found.append((source, why))
+        except (StorageError, GuardError):
             raise
         except Exception as error:  # whatever a file does, the others go on
             found.append((source, error))
@@ -186,23 +200,34 @@ def _extract_all(
     versions: dict[str, str],
     *,
     actors: int | None,
-    gpus_per_actor: float,
+    gpus_per_actor: float | None,
     price: float | None,
     **extractor: Any,
 ) -> dict[str, Any]:
     """Run the stages over the units; what `run.json` says of the work."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    total = ray.cluster_resources()
-    cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0)
-    shared = share(cpus, max(node.get("CPU", 0) for node in nodes), gpus, actors=actors, gpus_per_actor=gpus_per_actor)
-    on_cpus = cpus - shared.actors * shared.actor_cpus
+    shared = share(nodes, actors=actors, gpus_per_actor=gpus_per_actor)
+    on_cpus = _resources()[0] - shared.actors * shared.actor_cpus
     slots = {"decode": max(1, int(on_cpus / shared.decode_cpus)), "backbone": shared.actors}
     if store.spec.tracker:
         slots = {"track": slots["decode"]} | slots
-    progress = Progress(count_units(units), slots)
-    for unit in stages(store, units, versions, shared, **extractor).iter_rows():
-        progress.add(unit)
-    return {"rows": progress.rows} | progress.totals(cpus, gpus, price)
+    progress = Progress(count_units(units), slots, _resources)
+    try:
+        for unit in stages(store, units, versions, shared, **extractor).iter_rows():
+            progress.add(unit)
+    except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
+        raise BalletalError(
+            "a process of the job died again and again, most likely for want of memory "
+            f"({str(error).splitlines()[0]}). "
+            "What is done is kept: the same command goes on from there"
+        ) from error
+    return {"rows": progress.rows} | progress.totals(price)
+
+
+def _resources() -> tuple[float, float]:
+    """CPUs and GPUs of the cluster now."""
+    total = ray.cluster_resources()
+    return total.get("CPU", 1.0), total.get("GPU", 0.0)
 
 
 def main(
@@ -235,7 +260,12 @@ def main(
         int | None,
         typer.Option(min=1, help="Most backbone actors; for a cluster that grows.", show_default="as fit"),
     ] = None,
-    gpus_per_actor: Annotated[float, typer.Option(min=0.01, help="GPUs of an actor; a fraction shares one.")] = 0.5,
+    gpus_per_actor: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="GPUs of an actor; a fraction shares one.", show_default="0.5 where there are GPUs"
+        ),
+    ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Of an hour of the cluster, to reckon the cost.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: a private local one.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,

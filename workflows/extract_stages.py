@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -23,24 +23,32 @@ import torch
 from ray.data import ActorPoolStrategy, Dataset
 
 from balletal import files
-from balletal.errors import StorageError, VideoError
+from balletal.errors import BalletalError, InputError, StorageError, VideoError
 from balletal.features.extractor import Extractor, keep_freed_memory
 from balletal.features.store import FeatureStore, Stage
 from balletal.features.units import frames_of, read_unit
 from balletal.video.clips import VideoSegment
 from balletal.video.decode import read_frames
-from balletal.video.guard import guarded
+from balletal.video.guard import GuardError, guarded
 from balletal.video.track import track_dancer
 
 Row = dict[str, Any]
 
 # What a decoder may take before it counts as hung: generous, for machines are shared and buckets far away.
 _LIMIT_S, _LIMIT_PER_VIDEO_S = 300.0, 20.0
+# Per second of all that comes before: files that cannot be sought are decoded from their beginning.
+_LIMIT_PER_SKIPPED_S = 0.5
+# How often a unit may cost a process its life, be it by the unit or by the machine. (By default Ray tries for ever.)
+_DEATHS = 5
+
+
+# CPUs of a decoding task; how many CPUs of network one of them feeds, with room to spare; bytes of an actor on CPUs.
+_DECODE_CPUS, _CPUS_FED, _ACTOR_BYTES = 0.4, 6, 2.5e9
 
 
 @dataclass(frozen=True)
 class Share:
-    """How the stages share a cluster: CPUs of a decoding task; CPUs, GPUs and greatest number of the backbone's actors.
+    """How the stages share a cluster: CPUs of a decoding task; CPUs, GPUs, threads and greatest number of the actors.
 
     The CPUs of neighbouring stages differ, or Ray Data would fuse them into one. Writing is waiting, so it takes none.
     """
@@ -49,6 +57,7 @@ class Share:
     actor_cpus: float
     actor_gpus: float
     actors: int
+    threads: int = 1
 
     @property
     def track_cpus(self) -> float:
@@ -56,23 +65,35 @@ class Share:
 
 
 def share(
-    cpus: float, node_cpus: float, gpus: float, *, actors: int | None = None, gpus_per_actor: float = 0.5
+    nodes: Sequence[Mapping[str, float]], *, actors: int | None = None, gpus_per_actor: float | None = None
 ) -> Share:
-    """Divide a cluster that has ``cpus`` in all, ``node_cpus`` on its largest node, and ``gpus``.
+    """Divide a cluster.
 
     Args:
+        nodes: what each has, as Ray counts it: ``CPU``, ``GPU``, bytes of ``memory``.
         actors: greatest number of actors, for clusters that grow; default: as many as there is room for now.
-        gpus_per_actor: two actors a GPU by default, so that one computes while the other fetches and copies.
+        gpus_per_actor: by default half of one, so that one actor computes while the other fetches and copies. Given,
+            it asks for GPUs even where there are none yet, as on a cluster that grows.
+
+    Raises:
+        InputError: no node has as many GPUs as an actor is to have.
     """
-    if gpus > 0:
-        most = actors or max(1, int(gpus / gpus_per_actor))
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    if gpus > 0 or gpus_per_actor is not None:
+        each = gpus_per_actor or 0.5
+        if 0 < (most_gpus := max(node.get("GPU", 0) for node in nodes)) < each:
+            raise InputError("GPUs per actor", expected=f"at most {most_gpus:g}, what a node has", found=f"{each:g}")
+        most = actors or max(1, int(gpus / each))
         # An actor feeds its GPU with half a CPU; never so much that nothing is left to decode with.
-        return Share(min(1.0, cpus / 2), min(0.5, cpus / 4 / most), gpus_per_actor, most)
-    # On CPUs the backbone needs some ten times the time of decoding: beside each actor, half a CPU is left for that.
-    # More than four threads speed one actor up by less than a second actor would.
-    decode_cpus = 0.5
-    actor_cpus = min(4.0, node_cpus - decode_cpus) if node_cpus > 1 else 0.25
-    return Share(decode_cpus, actor_cpus, 0, actors or max(1, int(cpus // (actor_cpus + decode_cpus))))
+        return Share(min(1.0, cpus / 2), min(0.5, cpus / 4 / most), each, most)
+    # On CPUs, an actor of one thread for each: threads that share a clip's work wait for each other whenever one of
+    # them must wait for a decoder. Fewer, with more threads, where memory is short.
+    largest = max(nodes, key=lambda node: node.get("CPU", 0))
+    on_one = max(1, int(largest.get("CPU", 1)))
+    of_them = max(1, min(on_one, int(largest.get("memory", on_one * _ACTOR_BYTES) / _ACTOR_BYTES)))
+    actor_cpus = (on_one - _DECODE_CPUS * math.ceil(on_one / _CPUS_FED)) / of_them
+    fitting = sum(int(node.get("CPU", 0) / on_one * of_them + 1e-9) for node in nodes)
+    return Share(_DECODE_CPUS, actor_cpus, 0, actors or max(1, fitting), on_one // of_them)
 
 
 def stages(
@@ -91,20 +112,31 @@ def stages(
         for row in rows:
             by_video.setdefault(row["video_id"], []).append(row)
         manifest = _one_a_block([{"units": json.dumps(of_one)} for of_one in by_video.values()])
-        manifest = manifest.map_batches(partial(_track, store), batch_size=1, num_cpus=shared.track_cpus)
+        manifest = manifest.map_batches(
+            partial(_track, store), batch_size=1, num_cpus=shared.track_cpus, ray_remote_args_fn=_task_retries
+        )
     else:
         manifest = _one_a_block(rows)
     return (
-        manifest.map(partial(_decode, store), num_cpus=shared.decode_cpus)
+        manifest.map(partial(_decode, store), num_cpus=shared.decode_cpus, ray_remote_args_fn=_task_retries)
         .map(
             _Backbone,  # a class is allowed, and made once an actor
-            fn_constructor_args=(store, math.ceil(shared.actor_cpus), extractor),
+            fn_constructor_args=(store, shared.threads, extractor),
             compute=ActorPoolStrategy(min_size=1, max_size=shared.actors),
             num_cpus=shared.actor_cpus,
             num_gpus=shared.actor_gpus,
+            ray_remote_args_fn=_actor_retries,
         )
-        .map(partial(_write, store), num_cpus=0)
+        .map(partial(_write, store), num_cpus=0, ray_remote_args_fn=_task_retries)
     )
+
+
+def _task_retries() -> dict[str, int]:
+    return {"max_retries": _DEATHS}
+
+
+def _actor_retries() -> dict[str, int]:
+    return {"max_task_retries": _DEATHS}
 
 
 def _one_a_block(rows: list[Row]) -> Dataset:
@@ -123,12 +155,12 @@ def _track(store: FeatureStore, batch: dict[str, Any]) -> dict[str, Any]:
     video_id, uri = units[0]["video_id"], units[0]["uri"]
     problem = None
     if not store.has_track(video_id):
-        last = max(frames_of(_segment(unit), store.spec)[1] for unit in units)
+        limit_s = _limit_s(0, units[0]["duration"])
         try:
-            track = guarded(track_dancer, uri, store.spec.fps, uri=uri, limit_s=_limit_s(last, store))
+            track = guarded(track_dancer, uri, store.spec.fps, uri=uri, limit_s=limit_s)
             _require_unchanged(units[0])
             store.write_track(video_id, track)
-        except StorageError:
+        except (StorageError, GuardError):
             raise
         except Exception as error:  # whatever a file does, the others go on
             problem = error
@@ -153,7 +185,7 @@ def _decode(store: FeatureStore, unit: Row) -> Row:
         return row
     try:
         track = store.track(unit["video_id"], start, stop) if spec.tracker else None
-        read = partial(guarded, read_frames, uri=unit["uri"], limit_s=_limit_s(stop - start, store))
+        read = partial(guarded, read_frames, uri=unit["uri"], limit_s=_limit_s(start / spec.fps, stop / spec.fps))
         frames = read_unit(segment, spec, track, read)
         _require_unchanged(unit)
         if frames.damage and not len(frames.pixels):
@@ -161,7 +193,7 @@ def _decode(store: FeatureStore, unit: Row) -> Row:
         row |= {"pixels": frames.pixels, "lead": frames.lead, "damage": frames.damage or ""}
         if frames.flow is not None:
             row["flow"] = frames.flow
-    except StorageError:
+    except (StorageError, GuardError):
         raise
     except Exception as error:  # whatever a file does, the others go on
         _write_error(store, unit, "decode", error)
@@ -188,7 +220,7 @@ class _Backbone:
             given = flow if len(flow) else None
             try:
                 unit["features"] = self.extractor.extract(pixels, unit["clips"], lead=unit["lead"], flow=given)
-            except Exception as error:
+            except BalletalError as error:  # others, such as a GPU that fails, are no fault of the unit
                 _write_error(self.store, unit, "extract", error)
                 unit["failed"] = True
         return unit | {"backbone_s": time.monotonic() - started}
@@ -200,14 +232,15 @@ def _write(store: FeatureStore, unit: Row) -> Row:
     video_id, segment, features = unit["video_id"], unit["segment"], unit["features"]
     if not unit["failed"]:
         try:
-            # Here and not where it was found: what has an error row is not tried again, and a run that is killed
-            # holds decoded units whose features are still to come.
+            # The error row first: a run that is killed in between leaves a unit that is not there, and is done again.
             if unit["damage"]:
                 decoded = unit["frames"] - unit["lead"]
-                _write_error(store, unit, "decode", _damage(store, unit, decoded, unit["damage"]))
-            store.write_unit(video_id, segment, unit["first_clip"], features)
-            if not unit["damage"]:
+                _write_error(store, unit, "damage", _damage(store, unit, decoded, unit["damage"]))
+            else:
                 store.clear_error(video_id, segment)
+            # Once more: another run may have found the new file meanwhile, and be through with it.
+            _require_unchanged(unit)
+            store.write_unit(video_id, segment, unit["first_clip"], features)
         except StorageError:
             raise
         except Exception as error:  # such as a value that is not finite
@@ -230,8 +263,8 @@ def _segment(unit: Row) -> VideoSegment:
     return VideoSegment(**{field.name: unit[field.name] for field in fields(VideoSegment)})
 
 
-def _limit_s(frames: int, store: FeatureStore) -> float:
-    return _LIMIT_S + _LIMIT_PER_VIDEO_S * frames / store.spec.fps
+def _limit_s(start_s: float, stop_s: float) -> float:
+    return _LIMIT_S + _LIMIT_PER_VIDEO_S * (stop_s - start_s) + _LIMIT_PER_SKIPPED_S * start_s
 
 
 def _require_unchanged(unit: Row) -> None:

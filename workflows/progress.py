@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.util import metrics
@@ -18,14 +18,22 @@ class Progress:
     Args:
         units_of: number of units still to do of each video.
         slots: how many tasks of each stage the cluster runs at the same time.
+        resources: CPUs and GPUs of the cluster now; it may grow and shrink.
     """
 
-    def __init__(self, units_of: Mapping[str, int], slots: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        units_of: Mapping[str, int],
+        slots: Mapping[str, int],
+        resources: Callable[[], tuple[float, float]],
+    ) -> None:
         self.started = self._told = time.monotonic()
         self._left = Counter(units_of)
         self.videos, self.units = len(units_of), sum(units_of.values())
         self._slots = dict(slots)
-        self._busy_s = dict.fromkeys(slots, 0.0)
+        self._busy_s = dict.fromkeys([*slots, "write"], 0.0)
+        self._resources, self._held = resources, resources()
+        self._held_s, self._counted = (0.0, 0.0), self.started
         self.done = self.failed = self.frames = self.rows = 0
         self.video_s = 0.0
         counters = {
@@ -60,9 +68,18 @@ class Progress:
             if value:
                 self._counters[name].inc(value)
         self._rate.set(self.video_s / self.elapsed)
+        self._count_resources()
         if time.monotonic() - self._told > _EVERY_S or self.done == self.units:
             self._told = time.monotonic()
             say(str(self))
+
+    def _count_resources(self) -> None:
+        """Charge the time since the last count to what the cluster had then."""
+        now = time.monotonic()
+        if (passed := now - self._counted) < 1 and self.done < self.units:
+            return
+        self._held_s = (self._held_s[0] + passed * self._held[0], self._held_s[1] + passed * self._held[1])
+        self._held, self._counted = self._resources(), now
 
     @property
     def elapsed(self) -> float:
@@ -77,15 +94,14 @@ class Progress:
             f"{left_s / 60:.0f} min left, {self.failed} failed"
         )
 
-    def totals(self, cpus: float, gpus: float, price: float | None = None) -> dict[str, Any]:
-        """What `run.json` says of the work.
+    def totals(self, price: float | None = None) -> dict[str, Any]:
+        """What `run.json` says of the work. All of the cluster is counted for as long as the work took.
 
         Args:
-            cpus, gpus: of the cluster, all of which are counted for as long as the work took.
             price: of an hour of the cluster, in any currency.
         """
         hours, video_hours = self.elapsed / 3600, self.video_s / 3600
-        each = {"cpu_hours": cpus * hours, "gpu_hours": gpus * hours}
+        each = {"cpu_hours": self._held_s[0] / 3600, "gpu_hours": self._held_s[1] / 3600}
         if price is not None:
             each["price"] = price * hours
         return {
@@ -95,14 +111,18 @@ class Progress:
             "frames_per_s": round(self.frames / self.elapsed, 2),
             "video_hours_per_hour": round(video_hours / hours, 3),
             "stages": {
-                stage: {
-                    "busy_s": round(busy, 2),
-                    "slots": self._slots[stage],
-                    "utilisation": round(busy / self.elapsed / self._slots[stage], 3),
-                }
+                stage: {"busy_s": round(busy, 2)}
+                | (  # writing is waiting, of as many tasks as there is something to write
+                    {
+                        "slots": self._slots[stage],
+                        "utilisation": round(busy / self.elapsed / self._slots[stage], 3),
+                    }
+                    if stage in self._slots
+                    else {}
+                )
                 for stage, busy in self._busy_s.items()
             },
-            "cluster": {"cpus": cpus, "gpus": gpus},
+            "cluster": {"cpus": self._held[0], "gpus": self._held[1]},
             "per_video_hour": {
                 name: round(value / video_hours, 4) if video_hours else None for name, value in each.items()
             },

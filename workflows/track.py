@@ -3,7 +3,6 @@
 video -> track at the analysis rate -> a table, a video with the square and what the network sees, a summary
 """
 
-import io
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,13 +11,13 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 import typer
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from balletal import files, storage
 from balletal.errors import InputError
+from balletal.features.parquet import write_table
 from balletal.synthetic.encode import write_mp4
 from balletal.video.decode import iter_frames
 from balletal.video.track import TRACKER, CropTrack, track_dancer
@@ -49,9 +48,7 @@ def track(video: str, fps: float = 25.0, *, out: str | None = None, table: str |
         raise InputError(out, expected="a name that ends in .mp4", found="another")
     found = track_dancer(video, fps)
     if table is not None:
-        sink = io.BytesIO()
-        pq.write_table(found.to_table(), sink, compression="zstd")
-        files.write_bytes(table, sink.getvalue())
+        write_table(table, found.to_table())
     if out is not None:
         _write_overlay(out, video, found)
     moving = found.side[found.mover]

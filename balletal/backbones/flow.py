@@ -133,7 +133,6 @@ class ScriptedFlow:
         size: S of the trial, the only one that matters for an archive that was exported for one size.
 
     Attributes:
-        digest: sha256 of the file, hexadecimal.
         name: what a feature spec calls it, see :func:`flow_name`.
 
     Raises:
@@ -143,7 +142,7 @@ class ScriptedFlow:
     def __init__(self, path: str | Path, device: str | torch.device = "cpu", *, size: int = 224) -> None:
         self.path, self.device = str(path), torch.device(device)
         data = read_bytes(self.path)
-        self.digest, self.name = hashlib.sha256(data).hexdigest(), _script_name(data)
+        self.name = _script_name(data)
         self._module = _load(self.path, data, self.device)
         found = self._flow(*torch.from_numpy(_moved_picture(size)).to(self.device))
         found = found[:, size // 4 : -size // 4, size // 4 : -size // 4].flatten(1).median(dim=1).values

@@ -226,8 +226,8 @@ class InceptionI3D(nn.Module):
         return self.logits(x).mean(dim=(2, 3, 4))
 
 
-# The layers in groups that run block by block in time, so that no early map exists as a whole: their stride, and the
-# steps of their input that they see beyond a block's ends (in whole strides).
+# The layers in groups that run block by block in time, so that no early map exists as a whole (but for those behind a
+# removed stride): their stride, and the steps of their input that they see beyond a block's ends (in whole strides).
 _BLOCKS: tuple[tuple[tuple[str, ...], int, int], ...] = (
     (("Conv3d_1a_7x7", "MaxPool3d_2a_3x3", "Conv3d_2b_1x1"), 2, 4),
     (("Conv3d_2c_3x3", "MaxPool3d_3a_3x3"), 1, 1),

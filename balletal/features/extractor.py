@@ -91,8 +91,9 @@ def spec_for(
         backbone: a name of :data:`BACKBONES`.
         weights: see :func:`balletal.backbones.weights.load_state`.
         mode: ``windowed``: each window through the network alone, its ends padded with zeros, as published features are
-            made. ``dense``: the network runs over the whole video, and feature ``k`` is the mean of the steps that lie
-            in window ``k``, with the frames around it in view: the same grid at a quarter of the arithmetic (stride 4).
+            made. ``dense``: the network runs over the whole video, and feature ``k`` is the mean of the network's
+            steps, 8 frames apart, that fill window ``k``, with the frames around it in view: the same grid at a quarter
+            of the arithmetic (stride 4).
         dtype: bfloat16 by default: against float32 it is three times as fast on a CPU that has it and 1 % off in
             norm (cosine 0.9999), far less than one clip differs from the next.
         flow: ``dis``, ``farneback`` or a file, see :mod:`balletal.backbones.flow`; for backbones with a flow stream.
@@ -117,7 +118,7 @@ def spec_for(
         flow=flow_name(flow) if "flow" in streams else "",
         tracker=TRACKER if crop == "dancer" else "",
     )
-    _check(spec)
+    check(spec)
     return spec
 
 
@@ -141,7 +142,8 @@ def _weights(backbone: str, weights: Weights) -> Sequence[str | Path]:
     return given
 
 
-def _check(spec: FeatureSpec) -> None:
+def check(spec: FeatureSpec) -> None:
+    """Raise an :class:`InputError` for a spec that no extractor here can make, such as one of imported features."""
     if spec.mode == "imported" or spec.streams != BACKBONES.get(spec.backbone):
         found = f"{spec.mode} features of {'+'.join(spec.streams)}"
         raise InputError(f"feature spec {spec}", expected="features that this extractor makes", found=found)
@@ -166,7 +168,7 @@ class Extractor:
         device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
         flow: the file of a scripted flow, where the spec wants one.
         compiled: run windows through `torch.compile`, falling back when that fails; by default on a GPU alone. On a
-            CPU it gains nothing over folded kernels (README), and dense blocks come in too many shapes.
+            CPU it gains nothing over folded kernels (docs/extraction.md), and dense blocks come in too many shapes.
 
     Raises:
         InputError: a spec that this extractor cannot make, or weights that do not fit.
@@ -181,7 +183,7 @@ class Extractor:
         flow: str | None = None,
         compiled: bool | None = None,
     ) -> None:
-        _check(spec)
+        check(spec)
         self.spec = spec
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.dtype = getattr(torch, spec.dtype)
@@ -218,15 +220,19 @@ class Extractor:
         return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def _fitting_batch(self) -> int:
-        """Clips that go through a GPU at once: what fits into two fifths of its free memory, for it may be shared."""
+        """Clips that go through a GPU at once: what fits into a third of its memory, for two actors share one.
+
+        Of all its memory and not what is free, so that every actor on such a card makes the same batches: kernels are
+        chosen by shape, and another batch would change features in their last bits.
+        """
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         for model in self.models.values():
             with torch.inference_mode():
                 model.features(self._blank(model))
         clip_bytes = torch.cuda.max_memory_allocated(self.device) - before
-        free = torch.cuda.mem_get_info(self.device)[0]
-        return 2 ** int(np.log2(np.clip(0.4 * free / clip_bytes, 1, _LARGEST_BATCH)))
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return 2 ** int(np.log2(np.clip(memory / 3 / clip_bytes, 1, _LARGEST_BATCH)))
 
     def _blank(self, model: InceptionI3D) -> Tensor:
         """A batch of clips for a first pass."""
@@ -284,7 +290,7 @@ class Extractor:
             return torch.cat(made, dim=1).cpu().numpy()
 
     def _upload(self, array: NDArray[np.uint8]) -> Tensor:
-        """On the device. From pinned memory the copy to a GPU runs by itself while the host prepares what follows."""
+        """On the device; by pinned memory, which a GPU copies from at twice the speed."""
         tensor = torch.from_numpy(array)
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 

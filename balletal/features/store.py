@@ -43,7 +43,8 @@ from balletal.video.clips import clip_times
 from balletal.video.track import CropTrack
 from schemas import arrow
 
-Stage = Literal["probe", "track", "decode", "extract", "import"]
+Stage = Literal["probe", "track", "decode", "extract", "damage", "import"]
+"""Where something failed. ``damage``: nowhere; features were made of what decodes."""
 
 WHOLE_VIDEO = -1
 """The segment of an error row that concerns a video as a whole."""
@@ -294,7 +295,7 @@ class FeatureStore:
         return files.join(self._folder, f"{quote(video_id)}-{segment:05d}.parquet")
 
     def _track_uri(self, video_id: str) -> str:
-        folder = f"{self.spec.tracker}-{self.spec.fps:g}"
+        folder = f"{self.spec.tracker}-{self.spec.fps:.12g}"
         return files.join(self.uri, "tracks", folder, f"{quote(video_id)}.parquet")
 
     def _error_uri(self, video_id: str, segment: int) -> str:

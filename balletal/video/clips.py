@@ -27,13 +27,17 @@ class ClipGrid(Protocol):
 
 @dataclass(frozen=True)
 class VideoSegment:
-    """A unit of work: the clips ``[first_clip, first_clip + clips)`` of one video, part number ``segment``."""
+    """A unit of work: the clips ``[first_clip, first_clip + clips)`` of one video, part number ``segment``.
+
+    ``duration`` is the whole video's, in seconds.
+    """
 
     video_id: str
     uri: str
     segment: int
     first_clip: int
     clips: int
+    duration: float
 
 
 def analysis_frames(duration: float, fps: float) -> int:
@@ -73,6 +77,6 @@ def plan_segments(video_id: str, info: VideoInfo, grid: ClipGrid, clips_per_segm
         raise InputError("clips per segment", expected="1 or more", found=str(clips_per_segment))
     total = clip_count(analysis_frames(info.duration, grid.fps), grid.window, grid.stride)
     return [
-        VideoSegment(video_id, info.uri, number, first, min(clips_per_segment, total - first))
+        VideoSegment(video_id, info.uri, number, first, min(clips_per_segment, total - first), info.duration)
         for number, first in enumerate(range(0, total, clips_per_segment))
     ]

@@ -37,6 +37,8 @@ MEMORY = 4 << 30
 """Bytes that a child may map beyond what it has mapped once the first call's module is imported."""
 
 _START_S = 120.0
+# Units of work run in parallel, so each has one thread, whatever the libraries in it would take.
+_ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # Threads of this process that call at the same time have a child each.
 _idle: list["_Child"] = []
 
@@ -58,7 +60,8 @@ def guarded(function: Callable[..., T], *args: Any, uri: str, limit_s: float, **
 
     Raises:
         VideoError: ``decoder-crashed``, ``timeout``, or ``too-large`` when it needs more than :data:`MEMORY`.
-        RuntimeError: no child can be started; or the function raised what cannot be pickled.
+        GuardError: no child can be started.
+        RuntimeError: the function raised what cannot be pickled.
     """
     call = pickle.dumps((function, args, kwargs), protocol=5)
     last_attempt = False
@@ -88,6 +91,10 @@ def guarded(function: Callable[..., T], *args: Any, uri: str, limit_s: float, **
         return value
 
 
+class GuardError(RuntimeError):
+    """No child can be started: a matter of this machine, and no video's fault."""
+
+
 class _Raised:
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -107,14 +114,14 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
-                env=os.environ | {"PYTHONPATH": path},
+                env=os.environ | {"PYTHONPATH": path} | _ONE_THREAD,
             )
             theirs.close()
             try:
                 self._receive(time.monotonic() + _START_S)
             except (EOFError, ConnectionError, TimeoutError):
                 how = self.end(wait_s=1)
-                raise RuntimeError(f"the decoders' process {how} at its start: {_tail(said)}") from None
+                raise GuardError(f"the decoders' process {how} at its start: {_tail(said)}") from None
 
     def answer(self, call: bytes, uri: str, limit_s: float) -> Any:
         """What the child returns, or :class:`_Raised`.
@@ -169,10 +176,17 @@ def _take() -> _Child:
         try:
             child = _idle.pop()
         except IndexError:
-            return _Child()
+            return _started()
         if child.process.poll() is None:
             return child
         child.end()
+
+
+def _started() -> _Child:
+    try:
+        return _Child()
+    except OSError as error:  # no memory, processes or files left
+        raise GuardError(f"the decoders' process cannot be started: {error}") from None
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -46,6 +46,8 @@ class Try:
         expected: what the store must hold in the end, when that is not what the undisturbed run left.
         rerun_options: of the run that follows, see :func:`tests.workflows.faults_common.write_job`.
         ignored: a video that is not compared.
+        codes: with which the disturbed run may end; 3 where it holds out, for some of the videos are bad.
+        wrong: something was not as it must be, as ``left`` tells.
     """
 
     folder: Path
@@ -60,6 +62,8 @@ class Try:
     rerun_options: dict[str, Any] | None = None
     environment: dict[str, str] | None = None
     ignored: str = ""
+    wrong: bool = False
+    codes: tuple[int, ...] = (3,)
 
     def fault(self, moment: Moment, video: str = "", do: Any = "wait") -> Fault:
         marks = self.folder / "marks"
@@ -92,10 +96,14 @@ class Try:
             code: int | str = driver.wait(seconds)
         except subprocess.TimeoutExpired:
             code = f"hangs after {seconds:g} s"
+            self.wrong = True
             driver.kill()
             driver.wait()
         self.left += f"exit {code} after {time.monotonic() - began:.0f} s; {self.state()}"
         time.sleep(1)
+        if code not in self.codes:
+            self.wrong = True
+            self.left += f" (expected exit {self.codes})"
         if alive := len(processes(self.scratch)):
             self.left += f"; {alive} processes alive"
 
@@ -112,10 +120,11 @@ class Try:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-1500:]
 
 
-def kill_driver(moment: Moment) -> Callable[[Try], None]:
+def kill_driver(moment: Moment, video: str = "v2") -> Callable[[Try], None]:
     def disturb(one: Try) -> None:
-        driver, *_ = one.run_to(one.fault(moment, "" if moment in ("listed", "probe") else "v2"))
+        driver, *_ = one.run_to(one.fault(moment, "" if moment in ("listed", "probe") else video))
         driver.kill()
+        one.codes = (-signal.SIGKILL,)
         one.finish(driver)
 
     return disturb
@@ -125,6 +134,7 @@ def signal_driver(which: signal.Signals) -> Callable[[Try], None]:
     def disturb(one: Try) -> None:
         driver, *_ = one.run_to(one.fault("backbone", "v2"))
         driver.send_signal(which)
+        one.codes = (-signal.SIGABRT, 128 + which)  # Ray's own handler of SIGTERM aborts
         one.finish(driver)
 
     return disturb
@@ -150,6 +160,7 @@ def kill_ray(name: str) -> Callable[[Try], None]:
         (daemon,) = [p for p in processes(one.scratch) if Path(f"/proc/{p}/comm").read_text().strip() == name]
         os.kill(daemon, signal.SIGKILL)
         fault.go()
+        one.codes = (1, -signal.SIGABRT, -signal.SIGTERM)
         one.finish(driver)
 
     return disturb
@@ -215,6 +226,7 @@ def two_specs(one: Try) -> None:
     assert alone.wait(300) == 0, one.log("alone")
     a, b = content(FeatureStore(one.store, other)), content(FeatureStore(str(one.folder / "alone"), other))
     one.left = f"exits {codes}; {one.state()}; the other spec's {len(a.units)} units equal: {same(a, b)}"
+    one.wrong = not same(a, b) or codes != [3, 3]
 
 
 @contextmanager
@@ -234,6 +246,7 @@ def read_only(one: Try) -> None:
         driver, *_ = one.run_to(fault)
         subprocess.run(["mount", "-o", "remount,ro", one.store], check=True)
         fault.go()
+        one.codes = (1,)
         one.finish(driver)
         subprocess.run(["mount", "-o", "remount,rw", one.store], check=True)
         keep(one)
@@ -242,6 +255,7 @@ def read_only(one: Try) -> None:
 def full(one: Try) -> None:
     with disk(one.store, "size=300k"):
         driver = one.run("disturbed")
+        one.codes = (1,)
         one.finish(driver)
         subprocess.run(["mount", "-o", "remount,size=64m", one.store], check=True)
         keep(one)
@@ -309,7 +323,9 @@ def bad_decoder(do: str) -> Callable[[Try], None]:
         driver = one.run("disturbed", fault=one.fault("decode", "v2", do), limit_s=8.0 if do == "hang" else None)
         one.finish(driver)
         found = content(FeatureStore(one.store, one.spec))
-        one.left += f"; the others equal: {same(found.without('v2'), one.usual.without('v2'))}"
+        equal = same(found.without("v2"), one.usual.without("v2"))
+        one.left += f"; the others equal: {equal}"
+        one.wrong |= not equal
         one.rerun_options = {"retry_failed": True}
 
     return disturb
@@ -348,6 +364,7 @@ FAULTS: list[tuple[str, str, Callable[[Try], None]]] = [
     ("kill -9 of the driver", "amid the backbone", kill_driver("backbone")),
     ("kill -9 of the driver", "before a unit's rename", kill_driver("before rename")),
     ("kill -9 of the driver", "after a unit's rename", kill_driver("after rename")),
+    ("kill -9 of the driver", "between a damaged unit's error row and its file", kill_driver("before rename", "cut")),
     ("SIGTERM to the driver", "amid the backbone", signal_driver(signal.SIGTERM)),
     ("SIGINT to the driver", "amid the backbone", signal_driver(signal.SIGINT)),
     ("kill -9 of the tracker's process", "amid a track", kill_process("track")),
@@ -447,6 +464,8 @@ def compare(one: Try) -> str:
     if one.ignored:
         found, expected = found.without(one.ignored), expected.without(one.ignored)
     lost = len(set(expected.units) - set(found.units))
+    if one.wrong:
+        return f"{lost or 'nothing'} | {found.rows} | no: see what was left"
     if same(found, expected):
         return f"{lost or 'nothing'} | {found.rows} | yes"
     differing = [unit for unit in expected.units if found.units.get(unit) != expected.units[unit]]

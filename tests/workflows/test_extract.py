@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,18 +17,20 @@ from typer.testing import CliRunner
 import workflows.extract
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import InputError
+from balletal.errors import ForbiddenError, InputError, VideoError
 from balletal.features.extractor import Extractor
 from balletal.features.store import FeatureStore
 from balletal.features.units import FRAMES_PER_UNIT
 from balletal.video.decode import read_frames
+from balletal.video.guard import GuardError
 from balletal.video.probe import probe
 from balletal.video.track import TRACKER
+from tests.workflows.faults_common import processes, until
 from workflows.cli import build
 from workflows.cluster import ray_session
-from workflows.extract import extract
+from workflows.extract import _probe_some, extract
 from workflows.extract_stages import Share, _Backbone, _decode, _write, share
-from workflows.sources import list_sources
+from workflows.sources import Source, list_sources
 
 MakeVideo = Callable[..., Path]
 
@@ -124,7 +125,7 @@ def test_cuts_change_no_value_and_a_damaged_video_keeps_what_decodes(
     np.testing.assert_allclose(kept.features, expected[: len(kept.features)], rtol=1e-4, atol=1e-5)
     errors = store.errors()
     assert set(errors["video_id"]) == {"cut"}
-    assert set(errors["stage"]) == {"decode"}
+    assert set(errors["stage"]) == {"damage", "decode"}  # the unit that is cut, and one of which nothing is left
     assert set(errors["type"]) <= {"truncated", "corrupt"}
     assert summary["videos_failed"] == 1
     assert summary["segments"]["failed"] > 0
@@ -163,7 +164,7 @@ def test_the_dancer_is_tracked_once_a_video(
         np.testing.assert_allclose(store.read(name).features, alone, rtol=1e-4, atol=1e-4)
     run = files.read_json(summary["run"])
     assert run["rows"] == summary["rows"] == len(keys(store))
-    assert set(run["work"]["stages"]) == {"track", "decode", "backbone"}
+    assert set(run["work"]["stages"]) == {"track", "decode", "backbone", "write"}
     assert run["work"]["video_hours"] == pytest.approx(summary["rows"] * spec.stride_s / 3600, abs=1e-5)
 
     (track_file,) = Path(uri).rglob("tracks/*/mover.parquet")
@@ -192,14 +193,16 @@ def _write_mover(path: Path, seconds: float, speed: float = 40.0) -> None:
         container.mux(stream.encode(None))
 
 
-def test_a_damaged_unit_is_an_error_only_when_its_features_are_written(
-    tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec, weights: str
+@pytest.mark.ray
+def test_a_damaged_unit_is_done_again_when_its_features_are_not_there(
+    tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec, weights: str, ray_cluster: None
 ) -> None:
-    """A unit with an error row is left alone: a run killed between the two stages must not leave one."""
+    """A run that is killed between its error row and its file, or whose disk is full, is resumed."""
     content = make_video(tmp_path / "whole.mp4", 4.0).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: int(len(content) * 0.6)])
     store = FeatureStore.create(str(tmp_path / "store"), spec)
-    unit = {"video_id": "cut", "uri": str(tmp_path / "cut.mp4"), "segment": 0, "first_clip": 0, "clips": 6}
+    about = {"video_id": "cut", "uri": str(tmp_path / "cut.mp4"), "duration": 4.0}
+    unit = about | {"segment": 0, "first_clip": 0, "clips": 6}
     decoded = _decode(store, unit | {"version": files.version(unit["uri"])})
     assert decoded["damage"]
     made = _Backbone(store, 1, {"weights": weights})(decoded)
@@ -207,6 +210,29 @@ def test_a_damaged_unit_is_an_error_only_when_its_features_are_written(
     written = _write(store, made)
     assert written["rows"] == len(store.read("cut").features) > 0
     assert list(store.errors()["type"]) == ["truncated"]
+    expected = store.read("cut").features
+
+    Path(store.files()[0]).unlink()
+    again = extract(unit["uri"], store.uri, spec=spec, weights=weights)
+    assert again["segments"] == {"total": 1, "done": 1, "skipped": 0, "failed": 0}
+    np.testing.assert_array_equal(store.read("cut").features, expected)
+    again = extract(unit["uri"], store.uri, spec=spec, weights=weights)
+    assert again["segments"] == {"total": 1, "done": 0, "skipped": 1, "failed": 0}
+
+
+def test_features_of_a_file_that_was_replaced_meanwhile_are_not_written(
+    tmp_path: Path, make_video: MakeVideo, spec: FeatureSpec, weights: str
+) -> None:
+    video = make_video(tmp_path / "a.mp4", 1.0)
+    store = FeatureStore.create(str(tmp_path / "store"), spec)
+    about = {"video_id": "a", "uri": str(video), "duration": 1.0, "version": files.version(str(video))}
+    made = _Backbone(store, 1, {"weights": weights})(
+        _decode(store, about | {"segment": 0, "first_clip": 0, "clips": 1})
+    )
+    make_video(video, 2.0, seed=1)
+    assert _write(store, made)["failed"]
+    assert not store.units()
+    assert list(store.errors()["type"]) == ["changed"]
 
 
 @pytest.mark.ray
@@ -222,10 +248,10 @@ def test_a_killed_run_resumes_without_a_duplicate_or_missing_row(
     command += ["--backbone", "i3d-rgb", "--weights", weights, "--stride", "16", "--dtype", "float32"]
     with (tmp_path / "log").open("wb") as log, tempfile.TemporaryDirectory(dir="/tmp", prefix="k") as scratch:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"RAY_TMPDIR": scratch})
-        until(store.units, driver, tmp_path / "log")
+        assert until(store.units, driver), (tmp_path / "log").read_text()
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        until(lambda: not _processes(scratch))  # Ray's own processes end with their driver
+        assert until(lambda: not processes(scratch))  # Ray's own processes end with their driver
     before = {file.name: file.read_bytes() for file in Path(uri).rglob("v*.parquet")}
     assert 0 < len(before) < 8
 
@@ -234,29 +260,6 @@ def test_a_killed_run_resumes_without_a_duplicate_or_missing_row(
     assert keys(store) == [(f"v{i:02d}", 0, clip) for i in range(8) for clip in range(2)]
     assert all(file.read_bytes() == before[file.name] for file in Path(uri).rglob("v*.parquet") if file.name in before)
     assert len(store.videos()) == 8
-
-
-def until(
-    condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None, log: Path | None = None
-) -> None:
-    deadline = time.monotonic() + 180
-    while not condition():
-        assert process is None or process.poll() is None, log.read_text() if log else "ended"
-        assert time.monotonic() < deadline, log.read_text() if log else "took too long"
-        time.sleep(0.05)
-
-
-def _processes(marker: str) -> list[str]:
-    """Command lines that name ``marker``."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if marker in line:
-            found.append(line)
-    return found
 
 
 def test_two_videos_of_one_name_need_their_path(tmp_path: Path, make_video: MakeVideo, weights: str) -> None:
@@ -291,21 +294,54 @@ def test_no_videos_are_an_error(tmp_path: Path, spec: FeatureSpec) -> None:
         extract(str(tmp_path / "empty"), str(tmp_path / "store"), spec=spec)
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64])
+def test_one_video_that_may_not_be_read_is_its_own_fault_and_a_machine_without_processes_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = Source("a", "s3://b/a.mp4", "1")
+    raised: list[Exception] = [ForbiddenError("s3://b/a.mp4", expected="a place", found="no permission (403)")]
+
+    def guarded(*_: object, **__: object) -> None:
+        raise raised[0]
+
+    monkeypatch.setattr(workflows.extract, "guarded", guarded)
+    ((_, found),) = _probe_some([source])
+    assert isinstance(found, VideoError)
+    assert found.kind == "unreadable"
+    raised[0] = GuardError("no processes left")
+    with pytest.raises(GuardError):
+        _probe_some([source])
+
+
+def test_features_that_cannot_be_made_are_told_before_any_work(tmp_path: Path, spec: FeatureSpec) -> None:
+    with pytest.raises(InputError, match="features that this extractor makes"):
+        extract(str(tmp_path), str(tmp_path / "store"), spec=spec.replace(mode="imported"))
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 7, 8, 16, 64])
+@pytest.mark.parametrize("memory", [2e9, 16e9, 1e12])
 @pytest.mark.parametrize("nodes", [1, 3])
-def test_stages_fit_into_any_cluster_and_never_fuse(cpus: int, nodes: int) -> None:
-    stages = share(cpus * nodes, cpus, 0)
-    assert stages.decode_cpus != stages.actor_cpus
-    assert stages.actor_cpus + stages.decode_cpus <= cpus
-    assert stages.actors * stages.actor_cpus + stages.decode_cpus <= cpus * nodes
-    assert stages.actors >= 1
+def test_stages_fit_into_any_cluster_and_never_fuse(cpus: int, memory: float, nodes: int) -> None:
+    stages = share([{"CPU": cpus, "memory": memory}] * nodes)
+    assert len({stages.track_cpus, stages.decode_cpus, stages.actor_cpus}) == 3
+    on_one = stages.actors // nodes
+    assert on_one * stages.actor_cpus + stages.decode_cpus <= cpus + 1e-9
+    assert 1 <= on_one * stages.threads <= cpus
+    assert on_one == 1 or on_one * 2.5e9 <= memory
+
+
+def test_smaller_nodes_have_fewer_actors() -> None:
+    assert share([{"CPU": 16, "memory": 1e12}, {"CPU": 4, "memory": 1e11}, {"memory": 1e10}]).actors == 20
 
 
 def test_with_gpus_there_is_an_actor_for_each() -> None:
-    assert share(16, 8, 2, gpus_per_actor=1) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=1, actors=2)
-    assert share(16, 8, 2) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=0.5, actors=4)
-    assert share(16, 8, 2, actors=8).actors == 8  # a cluster that grows
+    nodes = [{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}]
+    assert share(nodes, gpus_per_actor=1) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=1, actors=2)
+    assert share(nodes) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=0.5, actors=4)
+    assert share(nodes, actors=8).actors == 8  # a cluster that grows
     for cpus in (1, 2, 4):
-        small = share(cpus, cpus, 1)
+        small = share([{"CPU": cpus, "GPU": 1}])
         assert small.actors * small.actor_cpus + small.decode_cpus <= cpus
         assert small.actor_cpus != small.decode_cpus
+    assert share([{"CPU": 8}], gpus_per_actor=1, actors=3).actor_gpus == 1  # a cluster that will grow some
+    with pytest.raises(InputError, match="at most 1, what a node has, found 2"):
+        share(nodes, gpus_per_actor=2)

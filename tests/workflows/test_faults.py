@@ -13,6 +13,7 @@ import ray.data
 
 import workflows.extract
 from balletal.backbones.spec import FeatureSpec
+from balletal.errors import BalletalError
 from balletal.features.store import FeatureStore
 from balletal.features.units import FRAMES_PER_UNIT
 from tests.workflows.fault_points import Fault, Moment
@@ -113,6 +114,16 @@ def test_a_decoder_that_crashes_costs_one_video(tmp_path: Path, corpus: Corpus) 
     assert again["segments"] == {"total": 9, "done": 0, "skipped": 6, "failed": 3}
     again = corpus.extract(store, retry_failed=True)
     assert again["segments"] == {"total": 9, "done": 3, "skipped": 6, "failed": 0}
+    assert corpus.content(store) == corpus.usual
+
+
+def test_a_unit_that_kills_each_process_ends_the_job_and_loses_nothing(tmp_path: Path, corpus: Corpus) -> None:
+    store = str(tmp_path / "store")
+    fault = Fault("backbone", str(tmp_path), "v2", "crash")
+    with faulty(fault), pytest.raises(BalletalError, match="died again and again"):
+        corpus.extract(store)
+    assert corpus.content(store).errors == []
+    corpus.extract(store)
     assert corpus.content(store) == corpus.usual
 
 

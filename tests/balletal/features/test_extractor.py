@@ -133,7 +133,7 @@ def test_units_of_a_video_are_the_video(
     monkeypatch.setitem(FRAMES_PER_UNIT, "windowed", 17)
     np.testing.assert_array_equal(extractor.extract_video(info).features, whole)
     # Clips that a container promised and the video does not have: only a whole video may be filled up.
-    assert extractor.extract_unit(read_unit(VideoSegment("a", path, 4, 15, 4), spec), 4).shape == (0, 1024)
+    assert extractor.extract_unit(read_unit(VideoSegment("a", path, 4, 15, 4, 3.0), spec), 4).shape == (0, 1024)
 
 
 def test_other_weights_than_the_specs_are_refused(spec: FeatureSpec, weights: Path) -> None:

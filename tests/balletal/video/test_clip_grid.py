@@ -56,6 +56,6 @@ def test_segments_hold_every_clip_once(duration: float, at_most: int) -> None:
 
 
 def test_segments_of_a_short_video() -> None:
-    assert plan_segments("a", video(0.2), GRID, 8) == [VideoSegment("a", "a.mp4", 0, 0, 1)]
+    assert plan_segments("a", video(0.2), GRID, 8) == [VideoSegment("a", "a.mp4", 0, 0, 1, 0.2)]
     with pytest.raises(InputError, match="clips per segment"):
         plan_segments("a", video(1.0), GRID, 0)
