@@ -3,12 +3,11 @@
 set -eu
 DEMO=${DEMO:-demo}
 if [ -z "${DATA:-}" ]; then
-  # Only `easy` keeps the dancer inside the middle of the picture, which is what a centre crop sees.
-  case ${PRESET:=easy} in easy) size=320x240 crop=center ;; *) size=480x270 crop=full ;; esac
+  case ${PRESET:=easy} in easy) size=320x240 ;; *) size=480x270 ;; esac
   balletal doctor
   balletal synth --preset "$PRESET" --videos "${VIDEOS:-30}" --seconds 16 --size $size --seed 0 --out "$DEMO/corpus"
   balletal annotations sheet "$DEMO/corpus/annotations.json" --videos "$DEMO/corpus/videos" --out "$DEMO/corpus/sheet.png"
-  balletal pipeline workflows/configs/demo.yaml --set out="$DEMO/run" --set features.crop=$crop \
+  balletal pipeline workflows/configs/demo.yaml --set out="$DEMO/run" \
     --set annotations="$DEMO/corpus/annotations.json" --set features.videos="$DEMO/corpus/videos"
   exit
 fi

@@ -21,12 +21,12 @@ def demo(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("preset", "crop"), [("", "center"), ("wild", "full")])
-def test_drawn(tmp_path: Path, preset: str, crop: str) -> None:
+@pytest.mark.parametrize(("preset", "size"), [("", "320x240"), ("wild", "480x270")])
+def test_drawn(tmp_path: Path, preset: str, size: str) -> None:
     done = demo(tmp_path, PRESET=preset)
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["doctor", "synth", "annotations", "pipeline"]
     assert f"--preset {preset or 'easy'} " in done.stdout
-    assert f"features.crop={crop}" in done.stdout
+    assert f"--size {size}" in done.stdout
 
 
 @pytest.mark.parametrize(("size", "config"), [(200_000, "annchor-videos"), (130, "annchor-released")])

@@ -244,10 +244,10 @@ def main(
     mode: Annotated[
         Literal["windowed", "dense"],
         typer.Option(help="Each window through the network alone, or the network over the whole video."),
-    ] = "windowed",
+    ] = "dense",
     crop: Annotated[
         Crop, typer.Option(help="Central square, whole picture squeezed into one, or a square that follows the dancer.")
-    ] = "center",
+    ] = "dancer",
     dtype: Annotated[
         Dtype, typer.Option(help="Arithmetic; the store keeps float32 for float32 and float16 otherwise.")
     ] = "bfloat16",

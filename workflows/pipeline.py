@@ -41,8 +41,8 @@ class FeaturesConfig(BaseModel):
     fps: float = Field(25.0, gt=0)
     window: int = Field(16, gt=0)
     stride: int = Field(4, gt=0)
-    mode: Literal["windowed", "dense"] = "windowed"
-    crop: Crop = "center"
+    mode: Literal["windowed", "dense"] = "dense"
+    crop: Crop = "dancer"
     flow: str = "dis"
     dtype: Dtype = "bfloat16"
     dim: int = Field(2048, gt=0, description="length of a released feature")

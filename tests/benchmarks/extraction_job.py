@@ -54,7 +54,7 @@ def pipeline(videos: list[Path], folder: Path, seconds: float) -> Iterator[Row]:
     """
     lengths: dict[Literal["dense", "windowed"], float] = {"dense": seconds, "windowed": seconds / 4}
     for mode, length in lengths.items():
-        spec = spec_for(mode=mode)
+        spec = spec_for(mode=mode, crop="center")
         cuts = folder / f"cuts-{mode}"
         units = [
             unit for video in videos for unit in plan_units(video.stem, probe(str(cut(video, length, cuts))), spec)

@@ -125,7 +125,10 @@ def speed(videos: list[Path], short: list[Path], device: str, repeats: int) -> l
 
 
 def _extractor(device: str, **spec: Any) -> Extractor:
-    return Extractor(spec_for(WEIGHTS, window=WINDOW, fps=FPS, **{"stride": STRIDE} | spec), device=device)
+    return Extractor(
+        spec_for(WEIGHTS, window=WINDOW, fps=FPS, **{"stride": STRIDE, "mode": "windowed", "crop": "center"} | spec),
+        device=device,
+    )
 
 
 def _arithmetic(extractors: dict[str, Extractor], info: VideoInfo, device: str) -> list[Row]:
@@ -185,7 +188,7 @@ def _matmul_rate(dtype: str, device: str) -> float:
 
 def compiled(short: list[Path], device: str, repeats: int) -> list[Row]:
     """Windowed, with `torch.compile` and without, in turn."""
-    spec = spec_for(WEIGHTS, window=WINDOW, stride=STRIDE, fps=FPS)
+    spec = spec_for(WEIGHTS, window=WINDOW, stride=STRIDE, fps=FPS, mode="windowed", crop="center")
     pixels = read_frames(str(short[0]), FPS, 0, 40 if device == "cpu" else 1500).pixels
     without = Extractor(spec, device=device, compiled=False)
     start = time.perf_counter()

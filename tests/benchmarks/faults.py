@@ -417,7 +417,7 @@ def main(
     weights = str(home / "random.safetensors")
     state = {name: value.contiguous() for name, value in InceptionI3D(num_classes=0).state_dict().items()}
     safetensors.torch.save_file(state, weights)
-    spec = spec_for("i3d-rgb", weights=weights, window=16, stride=4, size=32, crop="dancer", dtype="float32")
+    spec = spec_for("i3d-rgb", weights=weights, window=16, stride=4, size=32, mode="windowed", dtype="float32")
     videos = home / "videos"
     make_corpus(videos)
     nothing = Content({}, [], [], 0)

@@ -106,7 +106,7 @@ def test_every_file_is_featured_or_told(tmp_path: Path, folder: Path, ray_cluste
     weights, uri = str(tmp_path / "random.safetensors"), str(tmp_path / "store")
     state = {name: value.contiguous() for name, value in InceptionI3D(num_classes=0).state_dict().items()}
     safetensors.torch.save_file(state, weights)
-    spec = spec_for("i3d-rgb", weights=weights, window=16, stride=16, size=32, dtype="float32")
+    spec = spec_for("i3d-rgb", weights=weights, window=16, stride=16, size=32, dtype="float32", mode="windowed")
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
     summary = extract(str(folder), uri, spec=spec, weights=weights, video_ids="path")

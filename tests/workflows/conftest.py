@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import av
 import numpy as np
@@ -38,7 +38,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     weights = folder / "i3d.safetensors"
     state = {key: value.contiguous() for key, value in InceptionI3D(num_classes=0).state_dict().items()}
     safetensors.torch.save_file(state, weights)
-    spec = spec_for("i3d-rgb", weights=str(weights), fps=8, window=8, stride=8, size=32)
+    spec = spec_for("i3d-rgb", weights=str(weights), fps=8, window=8, stride=8, size=32, mode="windowed", crop="center")
     assert spec.weights == digest(load_state(str(weights)))
 
     moments = Moments(spec.dim)
@@ -93,7 +93,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def spec(weights: str) -> FeatureSpec:
     """Few clips of few pixels, because the network takes its time on a CPU."""
-    return spec_for("i3d-rgb", weights=weights, window=16, stride=16, size=32, dtype="float32")
+    options: dict[str, Any] = {"mode": "windowed", "crop": "center", "dtype": "float32"}
+    return spec_for("i3d-rgb", weights=weights, window=16, stride=16, size=32, **options)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from workflows.extract_stages import Share, _Backbone, _decode, _write, share
 from workflows.sources import Source, list_sources
 
 MakeVideo = Callable[..., Path]
+WINDOWED = ["--mode", "windowed", "--crop", "center"]
 
 
 def no_ray(*_: object) -> None:
@@ -245,7 +246,7 @@ def test_a_killed_run_resumes_without_a_duplicate_or_missing_row(
     spec = spec.replace(size=224)  # as the command makes them
     store = FeatureStore.create(uri, spec)
     command = [sys.executable, "-m", "workflows.extract", "--videos", str(videos), "--store", uri]
-    command += ["--backbone", "i3d-rgb", "--weights", weights, "--stride", "16", "--dtype", "float32"]
+    command += ["--backbone", "i3d-rgb", "--weights", weights, "--stride", "16", "--dtype", "float32", *WINDOWED]
     with (tmp_path / "log").open("wb") as log, tempfile.TemporaryDirectory(dir="/tmp", prefix="k") as scratch:
         driver = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"RAY_TMPDIR": scratch})
         assert until(store.units, driver), (tmp_path / "log").read_text()
