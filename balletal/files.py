@@ -6,6 +6,7 @@ file, not of the storage.
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -34,6 +35,10 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         InputError: no file system for such a URI, or one with a password in it.
     """
+    if not str(uri):
+        raise InputError("''", expected="a path or a URL", found="nothing")
+    if Path(uri).is_absolute():  # as it is: what follows would take a name with "::" or "://" in it for a URL
+        return LocalFileSystem(), str(uri)
     if "::" in str(uri):
         # Chained URLs let one scheme open files through another, which no command here needs.
         raise InputError(str(uri), expected="a path or a plain URL", found="a chained fsspec URL")
@@ -95,6 +100,10 @@ def _info(uri: str) -> dict[str, Any] | None:
         return cast(dict[str, Any], _call(uri, fs, fs.info, path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except StorageError:
+        if isinstance(fs, LocalFileSystem) and Path(path).is_symlink() and not Path(path).exists():
+            return None  # a link to itself: no more there than behind a link to nothing
+        raise
 
 
 def version(uri: str) -> str:
@@ -143,6 +152,9 @@ def open_file(uri: str) -> IO[bytes]:
     """
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):  # fsspec's own file object is a layer of Python around every read
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            # Opening a pipe would wait for whoever writes into it.
+            raise OSError(errno.EINVAL, "a pipe or device, no file", path)
         return cast(IO[bytes], _call(uri, fs, Path(path).open, "rb"))
     options = {"block_size": _BLOCK, "cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
     return cast(IO[bytes], _RemoteFile(uri, _call(uri, fs, fs.open, path, "rb", **options)))

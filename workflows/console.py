@@ -15,7 +15,7 @@ from balletal.storage import CLIENTS, reason
 
 OK, FAILED, USAGE, SOME_VIDEOS_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(message: str) -> None:

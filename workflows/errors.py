@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from balletal.features.store import WHOLE_VIDEO, read_errors
 from workflows.console import print_json, run, say, stderr
@@ -24,7 +25,7 @@ def main(
     table = Table("video", "segment", "stage", "type", "message")
     for row in errors.to_dict("records"):
         segment = "all" if row["segment"] == WHOLE_VIDEO else str(row["segment"])
-        table.add_row(row["video_id"], segment, row["stage"], row["type"], row["message"])
+        table.add_row(*map(Text, (row["video_id"], segment, row["stage"], row["type"], row["message"])))
     stderr.print(table)
 
 

@@ -6,6 +6,8 @@ A unit of work is a stretch of one video, some 30 s of it. It is done when its f
 resumed job needs to know. Whatever is wrong with a video becomes a row of `errors/`, and the others go on.
 """
 
+import math
+import os
 import time
 import uuid
 from collections.abc import Iterable
@@ -20,7 +22,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import BalletalError, ForbiddenError, StorageError, VideoError
+from balletal.errors import BalletalError, ForbiddenError, InputError, StorageError, VideoError
 from balletal.features.extractor import Dtype, Weights, check, spec_for
 from balletal.features.store import WHOLE_VIDEO, FeatureStore
 from balletal.features.units import plan_units
@@ -78,6 +80,8 @@ def extract(
         AmbiguousNamesError: two videos of one id.
     """
     check(spec)
+    if price is not None and not math.isfinite(price):
+        raise InputError("price", expected="a number", found=str(price))
     started = time.monotonic()
     sources = list_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)
     store = FeatureStore.create(store_uri, spec)
@@ -98,6 +102,9 @@ def extract(
             versions = {source.video_id: source.version for source in sources}
             how: dict[str, Any] = {"actors": actors, "gpus_per_actor": gpus_per_actor, "price": price}
             with ray_session(address):
+                if gpus_per_actor and not (address or os.environ.get("RAY_ADDRESS") or _resources()[1]):
+                    # A cluster may grow some; this machine will not, and Ray would wait for them for ever.
+                    raise InputError("GPUs per actor", expected="a GPU on this machine", found="none")
                 work = _extract_all(store, todo, versions, **how, weights=weights, flow=flow)
 
     stored = store.units()

@@ -80,7 +80,9 @@ def share(
     """
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     if gpus > 0 or gpus_per_actor is not None:
-        each = gpus_per_actor or 0.5
+        each = float(gpus_per_actor or 0.5)
+        if not (each <= 1 or each.is_integer()):
+            raise InputError("GPUs per actor", expected="a whole number above 1", found=f"{each:g}")
         if 0 < (most_gpus := max(node.get("GPU", 0) for node in nodes)) < each:
             raise InputError("GPUs per actor", expected=f"at most {most_gpus:g}, what a node has", found=f"{each:g}")
         most = actors or max(1, int(gpus / each))
@@ -131,6 +133,7 @@ def stages(
     )
 
 
+# By functions, for Ray Data has no other way left to give these options. It will drop this one in 2.64.
 def _task_retries() -> dict[str, int]:
     return {"max_retries": _DEATHS}
 

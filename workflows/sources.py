@@ -42,6 +42,10 @@ def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "
     for file, version in files.list_versions(root, suffixes).items():
         if not file.lower().endswith(suffixes):  # the one file that was named
             continue
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            raise InputError(repr(file), expected="a name that UTF-8 can write", found="other bytes") from None
         name = PurePosixPath(file).relative_to(root).as_posix() if file != root else PurePosixPath(file).name
         video_id = name if video_ids == "path" else PurePosixPath(name).stem
         quote(video_id)  # an id that no file name can hold is told before any work

@@ -3,6 +3,8 @@
 video -> track at the analysis rate -> a table, a video with the square and what the network sees, a summary
 """
 
+import contextlib
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from balletal import files, storage
-from balletal.errors import InputError
+from balletal.errors import InputError, StorageError
 from balletal.features.parquet import write_table
 from balletal.synthetic.encode import write_mp4
 from balletal.video.decode import iter_frames
@@ -44,8 +46,11 @@ def track(video: str, fps: float = 25.0, *, out: str | None = None, table: str |
         InputError: a rate that is none, or a file that cannot be written.
         VideoError: a video that cannot be used.
     """
+    _require_apart(video, out, table)
     if out is not None and not out.lower().endswith(".mp4"):
         raise InputError(out, expected="a name that ends in .mp4", found="another")
+    if out is not None and files.exists(out) and not files.is_file(out):
+        raise InputError(out, expected="the name of a file to write", found="a folder")
     found = track_dancer(video, fps)
     if table is not None:
         write_table(table, found.to_table())
@@ -64,21 +69,33 @@ def track(video: str, fps: float = 25.0, *, out: str | None = None, table: str |
     }
 
 
+def _require_apart(video: str, *outs: str | None) -> None:
+    """A file that is written must not be the video itself, nor be written twice."""
+    places = [os.path.realpath(files.absolute(video))]
+    for out in outs:
+        if out is not None:
+            place = os.path.realpath(files.absolute(out))
+            if place in places:
+                raise InputError(out, expected="a file of its own to write", found="the video, or the other output")
+            places.append(place)
+
+
 def _write_overlay(out: str, video: str, found: CropTrack) -> None:
     """Under a temporary name first, and not through memory: an overlay may be larger than that."""
     fs, path = files.filesystem(out)
     times = np.arange(len(found)) / found.fps
     if isinstance(fs, LocalFileSystem):
-        if fs.isdir(path):
-            raise InputError(out, expected="the name of a file to write", found="a folder")
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             write_mp4(temporary, _drawn(video, found), times, fps=found.fps)
             temporary.replace(target)
+        except OSError as error:
+            raise StorageError(out, expected="a place to write a file", found=error.strerror or str(error)) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / "overlay.mp4"
@@ -104,7 +121,7 @@ def draw(frame: NDArray[np.uint8], found: CropTrack, k: int) -> NDArray[np.uint8
         left, top, right, bottom = (round(side) for side in found.box(k, width, height))
         seen, colour = frame[top:bottom, left:right], _YELLOW
         cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, 2)
-    inset = min(height, width) // 4
+    inset = max(1, min(height, width) // 4)
     picture[height - inset :, :inset] = cv2.resize(seen, (inset, inset), interpolation=cv2.INTER_AREA)
     cv2.rectangle(picture, (0, height - inset), (inset - 1, height - 1), colour, 1)
     what = f"{k / found.fps:.2f} s  shot {found.shot[k]}  {'' if found.mover[k] else 'full: nobody moves'}"

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from balletal.errors import InputError, SpecMismatchError
+from balletal.video.clips import MAX_FPS
 from balletal.video.decode import Crop
 
 Mode = Literal["windowed", "dense", "imported"]
@@ -56,6 +57,8 @@ class FeatureSpec:
             value = getattr(self, name)
             if not 0 < value < math.inf:  # not a number is neither
                 raise InputError("feature spec", expected=f"{name} above 0", found=str(value))
+        if self.fps > MAX_FPS:
+            raise InputError("feature spec", expected=f"fps of at most {MAX_FPS}", found=str(self.fps))
         # JSON has no tuples and may write 25 for 25.0: the same spec must hash alike however it was read.
         object.__setattr__(self, "streams", tuple(self.streams))
         object.__setattr__(self, "fps", float(self.fps))

@@ -238,6 +238,8 @@ def _read(where: str) -> State:
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
         reason = str(error).strip().split("\n")[0][:200]
+        if "weights_only" in reason:  # PyTorch advises to run what is in the file
+            reason = "something else"
         raise InputError(where, expected=expected, found=reason or type(error).__name__) from None
     for wrapper in ("state_dict", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

@@ -38,6 +38,7 @@ BACKBONES: dict[str, tuple[str, ...]] = {
 _OWN_WEIGHTS = {"i3d-rgb-kinetics400": "i3d-rgb-kinetics400"}
 
 _LARGEST_BATCH = 64
+_LONGEST_WINDOW = 1024  # its maps must fit into memory
 _log = logging.getLogger(__name__)
 
 
@@ -149,6 +150,8 @@ def check(spec: FeatureSpec) -> None:
         raise InputError(f"feature spec {spec}", expected="features that this extractor makes", found=found)
     if spec.window < MIN_FRAMES:
         raise InputError("window", expected=f"at least {MIN_FRAMES} frames for I3D", found=str(spec.window))
+    if spec.window > _LONGEST_WINDOW:
+        raise InputError("window", expected=f"at most {_LONGEST_WINDOW} frames", found=str(spec.window))
     if spec.mode == "dense":
         if spec.window % STEP:
             raise InputError("window", expected=f"a multiple of {STEP} frames in dense mode", found=str(spec.window))

@@ -32,7 +32,7 @@ def read_table(uri: str, rows: list[tuple[str, str, int]] | None = None) -> pa.T
     """
     try:
         return pq.read_table(pa.BufferReader(files.read_bytes(uri)), filters=rows)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(uri, expected="a Parquet file", found=str(error).splitlines()[0]) from None
 
 

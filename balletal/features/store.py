@@ -4,7 +4,7 @@ Layout below the store's URI::
 
     features/spec=<spec_id>/_spec.json                          how these features are made
     features/spec=<spec_id>/<video_id>-<segment>.parquet        one file a unit of work (schemas.arrow.features)
-    videos/*.parquet                                            one row a video; the last row of a URI counts
+    videos/*.parquet                                            one row a video; the last row of an id and URI counts
     tracks/<tracker>-<fps>/<video_id>.parquet                   where the dancer is, one row an analysis frame
     errors/<spec_id>-<video_id>-<segment>.parquet               one row a unit that failed
 
@@ -78,7 +78,9 @@ class FeatureStore:
     def create(cls, uri: str, spec: FeatureSpec) -> "FeatureStore":
         """Open the store for ``spec``, making its folder when it is new."""
         store = cls(files.absolute(uri), spec)
-        if not files.exists(store._spec_uri):
+        if files.exists(store._spec_uri):
+            _read_spec(store.uri, spec.spec_id)  # a damaged one is told before any work
+        else:
             files.write_json(store._spec_uri, spec.to_dict())
         return store
 
@@ -227,24 +229,31 @@ class FeatureStore:
                     remove(FeatureStore(self.uri, spec)._track_uri(video) for video in video_ids)
 
     def write_videos(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows of ``schemas.arrow.VIDEOS``; a later row of the same URI replaces an earlier one on read."""
+        """Append rows of ``schemas.arrow.VIDEOS``; on reading, the last row of an id and URI counts."""
         if rows:
             table = pa.Table.from_pylist(list(rows), schema=arrow.VIDEOS)
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
             write_table(files.join(self.uri, "videos", name), table)
 
     def videos(self) -> pd.DataFrame:
-        """The videos table, one row a URI: a video of which both features and the file are there has two."""
+        """The videos table, one row a video and URI: one of which both features and the file are there has two."""
         uris = parquet_files(files.join(self.uri, "videos"))
         table = pd.concat([empty_frame(arrow.VIDEOS), *(t.to_pandas() for t in read_tables(uris))], ignore_index=True)
-        return table.drop_duplicates("uri", keep="last", ignore_index=True)  # files are in the order of writing
+        return table.drop_duplicates(
+            ["video_id", "uri"], keep="last", ignore_index=True
+        )  # files are in the order of writing
 
     def write_track(self, video_id: str, track: CropTrack) -> None:
         """Keep where the dancer of a video is, for every spec that follows the dancer at this rate."""
         write_table(self._track_uri(video_id), track.to_table())
 
     def has_track(self, video_id: str) -> bool:
-        return files.exists(self._track_uri(video_id))
+        """Whether there is one that can be read; another is made in the place of a damaged one."""
+        try:
+            self.track(video_id, 0, 1)
+        except InputError:
+            return False
+        return True
 
     def track(self, video_id: str, start: int, stop: int) -> CropTrack:
         """Where the dancer of a video is in the analysis frames ``[start, stop)``, as many of them as there are.

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from balletal.errors import InputError
 from balletal.video.probe import VideoInfo
 
+MAX_FPS = 1000
+"""Analysis frames a second; no camera of a stage has more, and a mistyped rate would fill the memory."""
+
 
 class ClipGrid(Protocol):
     """Clips of ``window`` analysis frames every ``stride`` frames, at ``fps`` analysis frames a second.

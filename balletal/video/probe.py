@@ -181,6 +181,8 @@ def _open_file(uri: str) -> Iterator[tuple[_Source, bytes]]:
     except PermissionError as error:
         found = f"a file that may not be read ({reason(error)})"
         raise VideoError(uri, "unreadable", expected=expected, found=found) from None
+    except OSError as error:
+        raise VideoError(uri, "not-a-video", expected=expected, found=reason(error)) from None
     with file:
         source = _Source(file)
         try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from balletal.errors import InputError
 from balletal.video.camera import Move
-from balletal.video.clips import analysis_frames
+from balletal.video.clips import MAX_FPS, analysis_frames
 from balletal.video.decode import iter_grey
 from balletal.video.motion import PIXELS, STEP_S, Look, looks
 from balletal.video.path import Sights, sight, smooth
@@ -137,8 +137,8 @@ def track_dancer(uri: str, fps: float) -> CropTrack:
         InputError: a rate that is none.
         VideoError: the file cannot be opened, or nothing in it can be decoded.
     """
-    if not 0 < fps < float("inf"):
-        raise InputError(str(uri), expected="fps > 0", found=f"fps {fps}")
+    if not 0 < fps <= MAX_FPS:
+        raise InputError(str(uri), expected=f"fps above 0, at most {MAX_FPS}", found=f"fps {fps}")
     clock = timeline(uri)
     picture = clock.end / clock.frames
     try:

@@ -134,7 +134,7 @@ def signal_driver(which: signal.Signals) -> Callable[[Try], None]:
     def disturb(one: Try) -> None:
         driver, *_ = one.run_to(one.fault("backbone", "v2"))
         driver.send_signal(which)
-        one.codes = (-signal.SIGABRT, 128 + which)  # Ray's own handler of SIGTERM aborts
+        one.codes = (128 + which, which, -signal.SIGABRT)  # Ray's own handler of SIGTERM ends as it likes
         one.finish(driver)
 
     return disturb

@@ -313,7 +313,23 @@ def test_one_video_that_may_not_be_read_is_its_own_fault_and_a_machine_without_p
         _probe_some([source])
 
 
+def test_the_list_of_errors_shows_names_as_they_are(tmp_path: Path, spec: FeatureSpec) -> None:
+    store = FeatureStore.create(str(tmp_path / "store"), spec)
+    for name in ("x[/y]", "[b]", ":dog:"):
+        error = VideoError(name, "empty", expected="a video", found="0 bytes")
+        store.write_error(name, -1, uri=name, version="1", stage="probe", error=error)
+    result = CliRunner().invoke(build(), ["errors", "--store", store.uri])
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("x[/y]", "[b]", ":dog:"))
+
+
 def test_features_that_cannot_be_made_are_told_before_any_work(tmp_path: Path, spec: FeatureSpec) -> None:
+    with pytest.raises(InputError, match="fps of at most 1000"):
+        spec.replace(fps=1e9)
+    with pytest.raises(InputError, match="at most 1024 frames"):
+        extract(str(tmp_path), str(tmp_path / "store"), spec=spec.replace(window=8_000_000))
+    with pytest.raises(InputError, match="price: expected a number, found inf"):
+        extract(str(tmp_path), str(tmp_path / "store"), spec=spec, price=float("inf"))
     with pytest.raises(InputError, match="features that this extractor makes"):
         extract(str(tmp_path), str(tmp_path / "store"), spec=spec.replace(mode="imported"))
 
@@ -344,5 +360,7 @@ def test_with_gpus_there_is_an_actor_for_each() -> None:
         assert small.actors * small.actor_cpus + small.decode_cpus <= cpus
         assert small.actor_cpus != small.decode_cpus
     assert share([{"CPU": 8}], gpus_per_actor=1, actors=3).actor_gpus == 1  # a cluster that will grow some
+    with pytest.raises(InputError, match="a whole number above 1"):
+        share(nodes, gpus_per_actor=1.5)
     with pytest.raises(InputError, match="at most 1, what a node has, found 2"):
         share(nodes, gpus_per_actor=2)

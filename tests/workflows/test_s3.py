@@ -38,7 +38,18 @@ def test_extract_from_a_bucket_into_a_bucket(
 
     # Another process: a Ray that runs already would not have the server's address in its workers' environment.
     command = [sys.executable, "-m", "workflows.extract", "--videos", f"{s3}/in", "--store", store_uri]
-    command += ["--backbone", "i3d-rgb", "--weights", weights, "--stride", "16", "--dtype", "float32", *WINDOWED, "--json"]
+    command += [
+        "--backbone",
+        "i3d-rgb",
+        "--weights",
+        weights,
+        "--stride",
+        "16",
+        "--dtype",
+        "float32",
+        *WINDOWED,
+        "--json",
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)

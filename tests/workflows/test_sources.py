@@ -1,5 +1,6 @@
 """The files that a job starts from."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,31 @@ def test_a_link_to_nothing_is_a_source_that_fails_later(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"1")
     (tmp_path / "b.mp4").symlink_to(tmp_path / "gone")
     assert [source.video_id for source in list_sources(str(tmp_path), (".mp4",))] == ["a", "b"]
+
+
+def test_names_that_look_like_urls_and_links_to_themselves(tmp_path: Path) -> None:
+    (tmp_path / "a::b.mp4").touch()
+    (tmp_path / "self.mp4").symlink_to(tmp_path / "self.mp4")
+    assert {source.video_id: source.version == "missing" for source in list_sources(str(tmp_path), (".mp4",))} == {
+        "a::b": False,
+        "self": True,
+    }
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/\xff"
+    try:
+        os.mkdir(folder)
+    except OSError:
+        pytest.skip("the file system allows no such name")
+    Path(os.fsdecode(folder + b"/a.mp4")).touch()
+    with pytest.raises(InputError, match="a name that UTF-8 can write"):
+        list_sources(str(tmp_path), (".mp4",))
+
+
+def test_an_empty_uri_is_refused() -> None:
+    with pytest.raises(InputError, match="expected a path or a URL, found nothing"):
+        list_sources("", (".mp4",))
 
 
 def test_one_file_of_another_suffix_is_refused(tmp_path: Path) -> None:

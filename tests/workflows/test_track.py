@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from balletal.errors import InputError, VideoError
+from balletal.errors import InputError, StorageError, VideoError
 from balletal.video.decode import iter_frames, read_frames
 from balletal.video.probe import probe
 from balletal.video.track import CropTrack, track_dancer
@@ -72,7 +72,28 @@ def test_errors_name_the_file(make_video: MakeVideo, tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(InputError, match="folder"):
         track(video, out=str(tmp_path / "folder.mp4"))
+    with pytest.raises(StorageError, match=r"in\.mp4/o\.mp4"):
+        track(video, out=f"{video}/o.mp4")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_nothing_is_written_over_the_video_or_twice(make_video: MakeVideo, tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4", 1)
+    (tmp_path / "link.mp4").symlink_to(video)
+    before, other = video.read_bytes(), str(tmp_path / "other.mp4")
+    for outs in ({"out": str(video)}, {"table": str(video)}, {"out": str(tmp_path / "link.mp4")}):
+        with pytest.raises(InputError, match="a file of its own"):
+            track(str(video), **outs)
+    with pytest.raises(InputError, match="a file of its own"):
+        track(str(video), out=other, table=other)
+    assert video.read_bytes() == before
+
+
+def test_a_picture_of_a_few_pixels() -> None:
+    found = CropTrack(
+        25.0, np.full((1, 2), 0.5, np.float32), np.ones(1, np.float32), np.zeros(1, bool), np.zeros(1, np.int32)
+    )
+    assert draw(np.zeros((2, 2, 3), np.uint8), found, 0).shape == (2, 2, 3)
 
 
 def test_the_command(

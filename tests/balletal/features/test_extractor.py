@@ -49,7 +49,9 @@ def flow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spec(weights: Path) -> FeatureSpec:
-    return spec_for("i3d-rgb", weights=weights, window=8, stride=3, size=32, dtype="float32", mode="windowed", crop="center")
+    return spec_for(
+        "i3d-rgb", weights=weights, window=8, stride=3, size=32, dtype="float32", mode="windowed", crop="center"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -235,14 +237,18 @@ class TestStreams:
     def test_flow_does_not_depend_on_the_cuts(
         self, flow_weights: Path, long_video: str, mode: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        spec = spec_for("i3d-flow", weights=flow_weights, window=16, stride=8, size=32, dtype="float32", mode=mode, crop="center")  # type: ignore[arg-type]
+        spec = spec_for(
+            "i3d-flow", weights=flow_weights, window=16, stride=8, size=32, dtype="float32", mode=mode, crop="center"
+        )  # type: ignore[arg-type]
         extractor = Extractor(spec, flow_weights, "cpu")
         whole = extractor.extract_video(probe(long_video)).features
         monkeypatch.setitem(FRAMES_PER_UNIT, mode, 60)
         np.testing.assert_allclose(extractor.extract_video(probe(long_video)).features, whole, rtol=1e-4, atol=1e-4)
 
     def test_one_picture_does_not_move(self, flow_weights: Path, frames: np.ndarray) -> None:
-        spec = spec_for("i3d-flow", weights=flow_weights, window=8, size=32, dtype="float32", mode="windowed", crop="center")
+        spec = spec_for(
+            "i3d-flow", weights=flow_weights, window=8, size=32, dtype="float32", mode="windowed", crop="center"
+        )
         extractor = Extractor(spec, flow_weights, "cpu")
         still = np.full((7, 32, 32, 2), 128, np.uint8)
         np.testing.assert_array_equal(

@@ -14,6 +14,7 @@ from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError, VideoError
 from balletal.features.released import read_npy, released_spec
 from balletal.features.store import WHOLE_VIDEO, FeatureStore, quote, read_errors
+from balletal.video.track import TRACKER, CropTrack
 from schemas import arrow
 
 SPEC = FeatureSpec(
@@ -201,6 +202,33 @@ def test_videos_table_keeps_the_last_row_of_a_uri(store: FeatureStore) -> None:
     assert table.loc["a", "version"] == "2"
     assert table.loc["a", "duration"] == 3.0
     assert len(table) == 2
+
+
+def test_one_file_under_two_ids_is_two_videos(store: FeatureStore) -> None:
+    for video_id in ("a", "more/a.mp4", "a"):
+        store.write_videos([{"video_id": video_id, "uri": "/v/a.mp4", "version": "1"}])
+    assert sorted(store.videos()["video_id"]) == ["a", "more/a.mp4"]
+
+
+def test_a_damaged_spec_is_told_before_any_work(store: FeatureStore) -> None:
+    where = Path(store.uri) / "features" / f"spec={store.spec.spec_id}" / "_spec.json"
+    where.write_bytes(where.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"_spec\.json"):
+        FeatureStore.create(store.uri, store.spec)
+
+
+def test_a_damaged_track_is_no_track(tmp_path: Path, store: FeatureStore) -> None:
+    store = FeatureStore.create(str(tmp_path / "tracks"), store.spec.replace(crop="dancer", tracker=TRACKER))
+    n = 50
+    made = CropTrack(
+        25.0, np.zeros((n, 2), np.float32), np.ones(n, np.float32), np.ones(n, bool), np.zeros(n, np.int32)
+    )
+    assert not store.has_track("a")
+    store.write_track("a", made)
+    assert store.has_track("a")
+    (file,) = Path(store.uri).rglob("tracks/*/a.parquet")
+    file.write_bytes(file.read_bytes()[:100])
+    assert not store.has_track("a")
 
 
 def test_errors_replace_each_other_and_go_when_cleared(store: FeatureStore) -> None:

@@ -1,3 +1,4 @@
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ def _bad_file(folder: Path, what: str) -> Path:
     path = folder / f"{what}.mp4"
     if what == "folder":
         path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
     elif what == "sound":
         _sound_only(path)
     elif what == "stub":
@@ -58,6 +61,7 @@ def _bad_file(folder: Path, what: str) -> Path:
     [
         ("missing", "missing"),
         ("folder", "missing"),
+        ("pipe", "not-a-video"),
         ("zero", "empty"),
         ("text", "not-a-video"),
         ("playlist", "not-a-video"),
