@@ -25,12 +25,12 @@ def test_names_that_look_like_urls_and_links_to_themselves(tmp_path: Path) -> No
 
 
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
-    folder = os.fsencode(tmp_path) + b"/\xff"
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     try:
-        os.mkdir(folder)
+        folder.mkdir()
     except OSError:
         pytest.skip("the file system allows no such name")
-    Path(os.fsdecode(folder + b"/a.mp4")).touch()
+    (folder / "a.mp4").touch()
     with pytest.raises(InputError, match="a name that UTF-8 can write"):
         list_sources(str(tmp_path), (".mp4",))
 
