@@ -46,7 +46,7 @@ class Try:
         expected: what the store must hold in the end, when that is not what the undisturbed run left.
         rerun_options: of the run that follows, see :func:`tests.workflows.faults_common.write_job`.
         ignored: a video that is not compared.
-        codes: with which the disturbed run may end; 3 where it holds out, for some of the videos are bad.
+        codes: with which the disturbed run may end; 0 where it holds out.
         wrong: something was not as it must be, as ``left`` tells.
     """
 
@@ -63,7 +63,7 @@ class Try:
     environment: dict[str, str] | None = None
     ignored: str = ""
     wrong: bool = False
-    codes: tuple[int, ...] = (3,)
+    codes: tuple[int, ...] = (0,)
 
     def fault(self, moment: Moment, video: str = "", do: Any = "wait") -> Fault:
         marks = self.folder / "marks"
@@ -226,7 +226,7 @@ def two_specs(one: Try) -> None:
     assert alone.wait(300) == 0, one.log("alone")
     a, b = content(FeatureStore(one.store, other)), content(FeatureStore(str(one.folder / "alone"), other))
     one.left = f"exits {codes}; {one.state()}; the other spec's {len(a.units)} units equal: {same(a, b)}"
-    one.wrong = not same(a, b) or codes != [3, 3]
+    one.wrong = not same(a, b) or codes != [0, 0]
 
 
 @contextmanager
