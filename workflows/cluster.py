@@ -6,6 +6,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -96,9 +97,11 @@ def _short_folder() -> Path:
 def _quiet() -> None:
     """Keep what Ray Data and Ray Train print about themselves out of a command's own lines."""
     from ray.data import DataContext
+    from ray.util.annotations import RayDeprecationWarning
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a job comes to the command as an exception
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)

@@ -222,6 +222,11 @@ def _extract_all(
     try:
         for unit in stages(store, units, versions, shared, **extractor).iter_rows():
             progress.add(unit)
+    except StorageError as error:
+        # As it was: Ray adds lines of its own to an error's first argument.
+        cause = getattr(error, "cause", error)
+        where = str(cause.where).splitlines()[0]
+        raise StorageError(where, expected=cause.expected, found=cause.found) from None
     except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
         raise BalletalError(
             "a process of the job died again and again, most likely for want of memory "

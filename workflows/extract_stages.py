@@ -148,6 +148,8 @@ def _one_a_block(rows: list[Row]) -> Dataset:
     # No row fits into a byte, so each makes a block. (`repartition` does that as well, in tasks of a whole CPU, which a
     # laptop that runs the network has not got left.)
     dataset.context.target_max_block_size = 1
+    # A store that cannot be written is told by the error that says so, and not wrapped in another.
+    dataset.context.raise_original_map_exception = True
     return dataset
 
 

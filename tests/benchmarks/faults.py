@@ -184,7 +184,7 @@ def cluster(one: Try) -> Iterator[tuple[str, list[Any]]]:
     folder = tempfile.mkdtemp(dir="/tmp", prefix="c")  # the run's own is watched for what it leaves
     rays = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "_temp_dir": folder, "object_store_memory": 1 << 28},
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "temp_dir": folder, "object_store_memory": 1 << 28},
     )
     try:
         yield rays.address, [rays.add_node(num_cpus=2, object_store_memory=1 << 28) for _ in range(2)]

@@ -4,6 +4,7 @@ Imported by the decoders' process as well, so it imports no Ray and nothing of t
 """
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -31,19 +32,21 @@ class Fault:
             process; a rename is the one of a unit's file.
         folder: where the processes of a test leave each other marks.
         video: the video id at which it happens; any when empty.
-        do: ``wait`` stands still, once, until :meth:`go`; ``crash`` and ``hang`` do so each time.
+        do: ``wait`` stands still, once, until :meth:`go`; ``crash`` and ``hang`` do so each time; ``full``: a disk is.
     """
 
     moment: Moment
     folder: str
     video: str = ""
-    do: Literal["wait", "crash", "hang"] = "wait"
+    do: Literal["wait", "crash", "hang", "full"] = "wait"
 
     def reach(self, moment: Moment, video: str = "") -> None:
         if moment != self.moment or (self.video and video and self.video != video):
             return
         if self.do == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if self.do == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
         if self.do == "hang":
             time.sleep(_PATIENCE_S)
         mine = Path(self.folder) / uuid.uuid4().hex

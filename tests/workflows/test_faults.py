@@ -13,7 +13,7 @@ import ray.data
 
 import workflows.extract
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import BalletalError
+from balletal.errors import StorageError
 from balletal.features.store import FeatureStore
 from balletal.features.units import FRAMES_PER_UNIT
 from tests.workflows.fault_points import Fault, Moment
@@ -117,16 +117,6 @@ def test_a_decoder_that_crashes_costs_one_video(tmp_path: Path, corpus: Corpus) 
     assert corpus.content(store) == corpus.usual
 
 
-def test_a_unit_that_kills_each_process_ends_the_job_and_loses_nothing(tmp_path: Path, corpus: Corpus) -> None:
-    store = str(tmp_path / "store")
-    fault = Fault("backbone", str(tmp_path), "v2", "crash")
-    with faulty(fault), pytest.raises(BalletalError, match="died again and again"):
-        corpus.extract(store)
-    assert corpus.content(store).errors == []
-    corpus.extract(store)
-    assert corpus.content(store) == corpus.usual
-
-
 def test_two_runs_at_once_do_each_others_work_no_harm(tmp_path: Path, corpus: Corpus) -> None:
     store, fault = str(tmp_path / "store"), Fault("before rename", str(tmp_path))
     with faulty(fault):
@@ -178,3 +168,14 @@ def test_every_stage_is_an_operator_of_its_own(
     for stage in stages:
         (holds,) = [line for line in operators if f"({stage})" in line]
         assert not any(f"({other})" in holds for other in stages if other != stage)
+
+
+def test_a_store_that_cannot_be_written_is_told_in_a_line(tmp_path: Path, corpus: Corpus) -> None:
+    store = str(tmp_path / "store")
+    with faulty(Fault("before rename", str(tmp_path), "v1", "full")), pytest.raises(StorageError) as caught:
+        corpus.extract(store)
+    assert str(caught.value).endswith(
+        ".parquet: expected a place that can be written to, found No space left on device"
+    )
+    corpus.extract(store)
+    assert corpus.content(store) == corpus.usual
