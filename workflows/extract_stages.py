@@ -38,8 +38,8 @@ Row = dict[str, Any]
 _LIMIT_S, _LIMIT_PER_VIDEO_S = 300.0, 20.0
 # Per second of all that comes before: files that cannot be sought are decoded from their beginning.
 _LIMIT_PER_SKIPPED_S = 0.5
-# How often a unit may cost a process its life, be it by the unit or by the machine. (By default Ray tries for ever.)
-_DEATHS = 5
+# How often a task may cost its process its life, and an actor come to life again. (By default Ray tries for ever.)
+_DEATHS = 8
 
 
 # CPUs of a decoding task; how many CPUs of network one of them feeds, with room to spare; bytes of an actor on CPUs.
@@ -139,7 +139,8 @@ def _task_retries() -> dict[str, int]:
 
 
 def _actor_retries() -> dict[str, int]:
-    return {"max_task_retries": _DEATHS}
+    # Not the tries of a unit: while the loss of a node is not noticed yet, they fail by the second.
+    return {"max_restarts": _DEATHS}
 
 
 def _one_a_block(rows: list[Row]) -> Dataset:

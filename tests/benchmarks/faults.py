@@ -181,6 +181,7 @@ def cluster(one: Try) -> Iterator[tuple[str, list[Any]]]:
     from ray.cluster_utils import Cluster
 
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": one.scratch}
+    (Path(one.scratch) / "ray").mkdir()  # where it notes its address
     folder = tempfile.mkdtemp(dir="/tmp", prefix="c")  # the run's own is watched for what it leaves
     rays = Cluster(
         initialize_head=True,
