@@ -64,7 +64,9 @@ class Server:
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         command += ["-master.volumeSizeLimitMB=256", "-volume.max=20", "-master.telemetry=false"]
         with (folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+            # It would take credentials of another server's from its environment for its own.
+            bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=bare)
 
     def make_bucket(self) -> None:
         """Wait until it answers, and make the bucket."""
