@@ -32,6 +32,20 @@ from workflows.sources import list_sources
 BUCKET = "s3://videos"
 
 
+def calls(uri: str) -> list[Callable[[], object]]:
+    """One of each kind of call, of an object and of the bucket that it is in."""
+    return [
+        lambda: files.read_bytes(uri),
+        lambda: files.write_bytes(uri, b"2"),
+        lambda: files.exists(uri),
+        lambda: files.exists(BUCKET),
+        lambda: files.remove(uri),
+        lambda: files.list_names(BUCKET),
+        lambda: list_sources(BUCKET, (".mp4",)),
+        lambda: probe(uri),
+    ]
+
+
 @pytest.fixture(scope="module")
 def server(weed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(weed, tmp_path_factory.mktemp("own")) as server:
@@ -147,17 +161,7 @@ def test_a_server_that_stays_away_is_a_storage_error(
     with using({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}):  # nobody listens there
         monkeypatch.setattr(storage, "PATIENCE_S", 0.3)
         uri = f"{BUCKET}/a.mp4"
-        calls: list[Callable[[], object]] = [
-            lambda: files.read_bytes(uri),
-            lambda: files.write_bytes(uri, b"1"),
-            lambda: files.exists(uri),
-            lambda: files.exists(BUCKET),
-            lambda: files.remove(uri),
-            lambda: files.list_names(BUCKET),
-            lambda: list_sources(BUCKET, (".mp4",)),
-            lambda: probe(uri),
-        ]
-        for call in calls:
+        for call in calls(uri):
             with pytest.raises(StorageError, match=r"s3://videos.*answers within 0.3 s, found EndpointConnectionError"):
                 call()
 
@@ -169,16 +173,7 @@ def test_a_wrong_secret_is_told_at_once_and_without_it(server: Server, caplog: p
     uri = f"{BUCKET}/secret/a.mp4"
     for credentials in (wrong, unknown):
         with using(credentials):
-            calls: list[Callable[[], object]] = [
-                lambda: files.read_bytes(uri),
-                lambda: files.write_bytes(uri, b"2"),
-                lambda: files.exists(uri),
-                lambda: files.exists(BUCKET),
-                lambda: files.remove(uri),
-                lambda: list_sources(BUCKET, (".mp4",)),
-                lambda: probe(uri),
-            ]
-            for call in calls:
+            for call in calls(uri):
                 with pytest.raises(StorageError, match=r"^s3://videos.*no permission") as caught:
                     call()
                 for word in credentials.values():

@@ -7,6 +7,7 @@ from torch import nn
 
 from balletal.backbones import i3d
 from balletal.backbones.i3d import HALO, InceptionI3D, MaxPool3d, Unit3D, fold_batch_norm
+from tests.balletal.backbones.networks import lively
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,16 +21,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def model() -> InceptionI3D:
-    torch.manual_seed(0)
-    model = InceptionI3D(num_classes=7).eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d):  # the default shrinks what passes through, here to nothing
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm3d):  # statistics that do something
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-            module.bias.data.uniform_(-0.1, 0.3)
-    return model
+    return lively(num_classes=7)
 
 
 @pytest.mark.parametrize("size", [(8, 32, 32), (9, 33, 47), (16, 32, 64)])

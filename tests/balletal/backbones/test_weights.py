@@ -11,27 +11,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
 
 from balletal.backbones import weights as module
 from balletal.backbones.i3d import InceptionI3D
 from balletal.backbones.weights import digest, get_weights, list_weights, load_state
 from balletal.errors import InputError
+from tests.balletal.backbones.networks import lively
 
 State = dict[str, torch.Tensor]
-
-
-def _network(in_channels: int) -> InceptionI3D:
-    torch.manual_seed(in_channels)
-    network = InceptionI3D(in_channels, num_classes=5).eval()
-    for part in network.modules():
-        if isinstance(part, nn.Conv3d):  # the default shrinks what passes through, here to nothing
-            nn.init.kaiming_normal_(part.weight)
-        if isinstance(part, nn.BatchNorm3d):  # statistics that do something
-            part.running_mean.uniform_(-0.2, 0.2)
-            part.running_var.uniform_(0.5, 1.5)
-            part.bias.data.uniform_(-0.1, 0.3)
-    return network
 
 
 def _state(network: InceptionI3D) -> State:
@@ -40,12 +27,12 @@ def _state(network: InceptionI3D) -> State:
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    return _state(_network(3))
+    return _state(lively(3))
 
 
 @pytest.fixture(scope="module")
 def flow_network() -> InceptionI3D:
-    return _network(2)
+    return lively(2)
 
 
 def _other_layout(key: str) -> str:
