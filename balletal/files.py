@@ -12,6 +12,7 @@ import json
 import os
 import posixpath
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,7 +39,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     if not str(uri):
         raise InputError("''", expected="a path or a URL", found="nothing")
     if Path(uri).is_absolute():  # as it is: what follows would take a name with "::" or "://" in it for a URL
-        return LocalFileSystem(), str(uri)
+        return (fs := LocalFileSystem()), fs._strip_protocol(str(uri))
     if "::" in str(uri):
         # Chained URLs let one scheme open files through another, which no command here needs.
         raise InputError(str(uri), expected="a path or a plain URL", found="a chained fsspec URL")
@@ -100,10 +101,6 @@ def _info(uri: str) -> dict[str, Any] | None:
         return cast(dict[str, Any], _call(uri, fs, fs.info, path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except StorageError:
-        if isinstance(fs, LocalFileSystem) and Path(path).is_symlink() and not Path(path).exists():
-            return None  # a link to itself: no more there than behind a link to nothing
-        raise
 
 
 def version(uri: str) -> str:
@@ -202,14 +199,27 @@ def write_bytes(uri: str, data: bytes) -> None:
     fs, path = filesystem(uri)
     try:
         if isinstance(fs, LocalFileSystem):
-            _write_local(uri, path, data)
+            _write_local(uri, path, io.BytesIO(data))
         else:
             _call(uri, fs, fs.pipe_file, path, data)
     except OSError as error:
         raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
 
 
-def _write_local(uri: str, path: str, data: bytes) -> None:
+def put_file(local: Path, uri: str) -> None:
+    """Copy a local file, not through memory; otherwise as :func:`write_bytes`."""
+    fs, path = filesystem(uri)
+    try:
+        if isinstance(fs, LocalFileSystem):
+            with local.open("rb") as source:
+                _write_local(uri, path, source)
+        else:
+            _call(uri, fs, fs.put_file, str(local), path)
+    except OSError as error:
+        raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
+
+
+def _write_local(uri: str, path: str, source: IO[bytes]) -> None:
     target = Path(path)
     folder = target.parent
     try:
@@ -219,7 +229,7 @@ def _write_local(uri: str, path: str, data: bytes) -> None:
     temporary = folder / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            shutil.copyfileobj(source, file, _BLOCK)
             file.flush()
             os.fsync(file.fileno())  # or a machine that fails could leave the new name with nothing behind it
         temporary.replace(target)

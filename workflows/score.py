@@ -3,7 +3,6 @@
 videos -> (workflows.extract) -> store -> video ids -> localizer actors -> detections.parquet, detections.json
 """
 
-import io
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -11,7 +10,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import torch
 import typer
@@ -20,6 +18,7 @@ from ray.data import ActorPoolStrategy
 from balletal import files
 from balletal.errors import InputError
 from balletal.features.extractor import Weights
+from balletal.features.parquet import write_table
 from balletal.features.store import WHOLE_VIDEO, FeatureStore, VideoFeatures
 from balletal.segments import DETECTION_COLUMNS, segment_table
 from balletal.tal.localizer import Localizer
@@ -199,9 +198,7 @@ def _write_errors(out: str, errors: pd.DataFrame) -> None:
     """Write `errors.parquet`, or remove the one of an earlier run."""
     uri = files.join(out, "errors.parquet")
     if len(errors):
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pandas(errors[arrow.ERRORS.names], arrow.ERRORS, preserve_index=False), sink)
-        files.write_bytes(uri, sink.getvalue())
+        write_table(uri, pa.Table.from_pandas(errors[arrow.ERRORS.names], arrow.ERRORS, preserve_index=False))
     else:
         files.remove(uri)
 

@@ -3,10 +3,8 @@
 video -> track at the analysis rate -> a table, a video with the square and what the network sees, a summary
 """
 
-import contextlib
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +12,10 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
-from balletal import files, storage
-from balletal.errors import InputError, StorageError
+from balletal import files
+from balletal.errors import InputError
 from balletal.features.parquet import write_table
 from balletal.synthetic.encode import write_mp4
 from balletal.video.decode import iter_frames
@@ -81,26 +78,11 @@ def _require_apart(video: str, *outs: str | None) -> None:
 
 
 def _write_overlay(out: str, video: str, found: CropTrack) -> None:
-    """Under a temporary name first, and not through memory: an overlay may be larger than that."""
-    fs, path = files.filesystem(out)
-    times = np.arange(len(found)) / found.fps
-    if isinstance(fs, LocalFileSystem):
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_mp4(temporary, _drawn(video, found), times, fps=found.fps)
-            temporary.replace(target)
-        except OSError as error:
-            raise StorageError(out, expected="a place to write a file", found=error.strerror or str(error)) from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder) / "overlay.mp4"
-        write_mp4(temporary, _drawn(video, found), times, fps=found.fps)
-        storage.call(out, fs.put_file, str(temporary), path)
+    """In a folder of its own first, and not through memory: an overlay may be larger than that."""
+    with tempfile.TemporaryDirectory(prefix="balletal-") as folder:
+        path = Path(folder) / "overlay.mp4"
+        write_mp4(path, _drawn(video, found), np.arange(len(found)) / found.fps, fps=found.fps)
+        files.put_file(path, out)
 
 
 def _drawn(video: str, found: CropTrack) -> Iterator[NDArray[np.uint8]]:

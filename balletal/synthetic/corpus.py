@@ -153,7 +153,7 @@ def write_video(out: str, index: int, seed: int, seconds: float, preset: Preset,
         path = Path(folder) / f"{name}.mp4"
         pictures = (picture.draw(float(time), code.exposure) for time in times)
         duration = write_mp4(path, pictures, times, fps=code.fps, vfr=code.vfr, crf=code.crf, sound=sound)
-        files.write_bytes(video_uri(out, name), path.read_bytes())
+        files.put_file(path, video_uri(out, name))
     record = VideoRecord(
         video_id=name,
         subset=subset_of(index),
