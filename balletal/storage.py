@@ -84,6 +84,8 @@ def call(uri: str, function: Callable[..., T], *args: Any, local: bool = False, 
             raise ForbiddenError(uri, expected=expected, found=f"no permission ({reason(error)})") from None
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:  # a link to itself leads nowhere
+            raise FileNotFoundError(errno.ENOENT, "a link to itself", uri) from None
         if type(error).__name__ == _REPLACED:
             raise InputError(uri, expected="the file that was opened", found="another in its place") from None
         if "Credential" in type(error).__name__:

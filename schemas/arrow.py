@@ -46,7 +46,7 @@ ERRORS = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
         pa.field("segment", pa.int32(), nullable=False),  # -1: the whole video
-        pa.field("stage", pa.string(), nullable=False),  # probe | track | decode | extract | import | localize
+        pa.field("stage", pa.string(), nullable=False),  # probe | track | decode | extract | damage | import | localize
         pa.field("type", pa.string(), nullable=False),  # VideoError.kind, or the exception's class name
         pa.field("message", pa.string(), nullable=False),
     ]

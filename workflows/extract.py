@@ -10,6 +10,7 @@ import math
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -32,7 +33,7 @@ from balletal.video.guard import GuardError, guarded
 from balletal.video.probe import VIDEO_SUFFIXES, VideoInfo, probe
 from workflows.cluster import ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
-from workflows.extract_stages import count_units, share, stages
+from workflows.extract_stages import share, stages
 from workflows.progress import Progress
 from workflows.sources import AmbiguousNamesError, Source, VideoIds, drop_changed, known_videos, list_sources
 
@@ -92,7 +93,7 @@ def extract(
 
     with ray_session(address) if to_probe else nullcontext():
         if to_probe:
-            _probe_all(store, to_probe)
+            _probe_all(store, to_probe, failed)
         units = _plan(store, sources)
         finished = store.units() - (failed if retry_failed else set())
         todo = [u for u in units if (u.video_id, u.segment) not in finished | leave]
@@ -146,10 +147,8 @@ def _failed(store: FeatureStore, sources: Iterable[Source]) -> tuple[set[tuple[s
     return failed, damaged
 
 
-def _probe_all(store: FeatureStore, sources: list[Source]) -> None:
+def _probe_all(store: FeatureStore, sources: list[Source], failed: set[tuple[str, int]]) -> None:
     """Look at videos, in parallel; write the videos table, and an error row for each that is none."""
-    errors = store.errors()
-    known_bad = set(errors.loc[errors["segment"] == WHOLE_VIDEO, "video_id"])
     batches = [sources[i : i + _PROBES_PER_TASK] for i in range(0, len(sources), _PROBES_PER_TASK)]
     probe_some = ray.remote(_probe_some)
     waiting = [probe_some.remote(batch) for batch in batches]
@@ -162,7 +161,7 @@ def _probe_all(store: FeatureStore, sources: list[Source]) -> None:
                     source.video_id, WHOLE_VIDEO, uri=source.uri, version=source.version, stage="probe", error=info
                 )
                 continue
-            if source.video_id in known_bad:
+            if (source.video_id, WHOLE_VIDEO) in failed:
                 store.clear_error(source.video_id, WHOLE_VIDEO)
             columns = asdict(info)
             del columns["vfr"]
@@ -218,7 +217,7 @@ def _extract_all(
     slots = {"decode": max(1, int(on_cpus / shared.decode_cpus)), "backbone": shared.actors}
     if store.spec.tracker:
         slots = {"track": slots["decode"]} | slots
-    progress = Progress(count_units(units), slots, _resources)
+    progress = Progress(Counter(unit.video_id for unit in units), slots, _resources)
     try:
         for unit in stages(store, units, versions, shared, **extractor).iter_rows():
             progress.add(unit)

@@ -11,8 +11,7 @@ import json
 import math
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -247,9 +246,7 @@ def _write(store: FeatureStore, unit: Row) -> Row:
             # Once more: another run may have found the new file meanwhile, and be through with it.
             _require_unchanged(unit)
             store.write_unit(video_id, segment, unit["first_clip"], features)
-        except StorageError:
-            raise
-        except Exception as error:  # such as a value that is not finite
+        except InputError as error:  # the file is another one by now, or a value is not finite
             _write_error(store, unit, "extract", error)
             unit["failed"] = True
     return {
@@ -295,8 +292,3 @@ def _write_error(store: FeatureStore, unit: Row, stage: Stage, error: Exception)
     store.write_error(
         unit["video_id"], unit["segment"], uri=unit["uri"], version=unit["version"], stage=stage, error=error
     )
-
-
-def count_units(units: Iterable[VideoSegment]) -> Counter[str]:
-    """Units of each video."""
-    return Counter(unit.video_id for unit in units)
