@@ -6,6 +6,7 @@ A unit of work is a stretch of one video, some 30 s of it. It is done when its f
 resumed job needs to know. Whatever is wrong with a video becomes a row of `errors/`, and the others go on.
 """
 
+import gc
 import math
 import os
 import time
@@ -218,20 +219,24 @@ def _extract_all(
     if store.spec.tracker:
         slots = {"track": slots["decode"]} | slots
     progress = Progress(Counter(unit.video_id for unit in units), slots, _resources)
+    failure: BalletalError | None = None
     try:
         for unit in stages(store, units, versions, shared, **extractor).iter_rows():
             progress.add(unit)
     except StorageError as error:
         # As it was: Ray adds lines of its own to an error's first argument.
         cause = getattr(error, "cause", error)
-        where = str(cause.where).splitlines()[0]
-        raise StorageError(where, expected=cause.expected, found=cause.found) from None
+        failure = StorageError(str(cause.where).splitlines()[0], expected=cause.expected, found=cause.found)
     except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
-        raise BalletalError(
+        failure = BalletalError(
             "a process of the job died again and again, most likely for want of memory "
             f"({str(error).splitlines()[0]}). "
             "What is done is kept: the same command goes on from there"
-        ) from error
+        )
+    if failure is not None:
+        # The error's frames hold the job's actors, and these their CPUs, which the next job of this Ray would await.
+        gc.collect()
+        raise failure
     return {"rows": progress.rows} | progress.totals(price)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import ray.data
 
 import workflows.extract
@@ -177,5 +178,6 @@ def test_a_store_that_cannot_be_written_is_told_in_a_line(tmp_path: Path, corpus
     assert str(caught.value).endswith(
         ".parquet: expected a place that can be written to, found No space left on device"
     )
+    assert until(lambda: ray.available_resources().get("CPU") == 2, seconds=60), "an actor of the job is left"
     corpus.extract(store)
     assert corpus.content(store) == corpus.usual
