@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ModelName = Literal["lstm", "cnn"]
+ModelName = Literal["lstm", "cnn", "transformer"]
 RecipeName = Literal["paper", "localize"]
 
 
@@ -25,6 +25,12 @@ class ModelConfig(_Config):
     upsample: int = Field(1, gt=0)
     substep_dim: int = Field(128, gt=0)
     substep_layers: int = Field(3, ge=0)
+    levels: int = Field(1, gt=0, description="of the pyramid over the sub-steps, each at half the rate of the last")
+    head_layers: int = Field(0, ge=0, description="convolutions before the heads")
+    bins: int = Field(0, ge=0, description="distances are expectations over so many strides; 0: said plainly")
+    heads: int = Field(4, gt=0, description="of attention")
+    reach: int = Field(32, gt=0, description="features that attention sees on either side")
+    substep_reach: int = Field(16, gt=0, description="sub-steps that attention sees on either side")
 
 
 class LossConfig(_Config):
@@ -84,7 +90,7 @@ def recipe(model: ModelName, name: RecipeName) -> Recipe:
     (which no sigmoid reaches: that is the published failure, kept as the baseline), cross-entropy that ignores the
     background, Adam, 50 epochs, clipping, ReduceLROnPlateau for the lstm. ``localize`` is the one to use.
     """
-    layers = {"lstm": 2, "cnn": 3}[model]
+    layers = {"lstm": 2, "cnn": 3, "transformer": 4}[model]
     if name == "paper":
         return Recipe(
             model=ModelConfig(name=model, boundary="fraction", layers=layers),

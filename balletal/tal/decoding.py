@@ -19,7 +19,7 @@ def candidates(
         segments (N, 2) seconds within [0, duration], scores (N,) in [0, 1], class ids (N,); best first.
     """
     real = outputs.mask[b]
-    centers = grid.centers(len(real))[real.cpu().numpy()][:, None]
+    centers = (grid.offset + outputs.at[real].cpu().numpy() * grid.step)[:, None]
     logits = outputs.classes[b, real].double()
     boundaries = outputs.boundaries[b, real].double().cpu().numpy()
     if outputs.quality.numel():

@@ -1,5 +1,6 @@
 """What each sub-step should answer, from annotated segments."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +13,13 @@ from balletal.tal.sequences import Grid, LabelledSequence
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of a batch; ``B`` videos padded to ``T`` steps.
+    """Targets of a batch; ``B`` videos at the ``P`` points of a model.
 
     Attributes:
-        classes: (B, T, C) float, 1 where a segment of that class is answered for.
-        boundaries: (B, T, 2); distances to start and end in sub-steps (``localize``) or the boundaries themselves
+        classes: (B, P, C) float, 1 where a segment of that class is answered for.
+        boundaries: (B, P, 2); distances to start and end in sub-steps (``localize``) or the boundaries themselves
             (``paper``), valid where ``positive``.
-        positive: (B, T) bool.
+        positive: (B, P) bool.
     """
 
     classes: Tensor
@@ -26,51 +27,84 @@ class Targets:
     positive: Tensor
 
 
-def assign(
-    segments: NDArray[np.float64], grid: Grid, steps: int, radius: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (step, segment) that answer for each other: centre sampling.
-
-    A step answers for a segment that it lies in, within ``radius`` sub-steps of the middle; of several such segments,
-    the shortest. A segment that gets no step this way (shorter than the grid) gets the step nearest to its middle if
-    that is not farther than half a sub-step and still free.
+def duration_edges(durations: NDArray[np.float64], levels: int) -> list[float]:
+    """Durations, in seconds, at which one level of a pyramid hands over to the next: quantiles, so that each has as much.
 
     Returns:
-        step indices and segment indices, (P,) each; every step at most once.
+        ``levels - 1`` ascending values; without any duration, none is ever reached.
     """
-    if len(segments) == 0 or steps == 0:
+    if len(durations) == 0:
+        return [float("inf")] * (levels - 1)
+    return [float(q) for q in np.quantile(durations, np.arange(1, levels) / levels)]
+
+
+def assign(
+    segments: NDArray[np.float64],
+    at: NDArray[np.float64],
+    stride: NDArray[np.float64],
+    *,
+    radius: float,
+    edges: Sequence[float] = (),
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs (point, segment) that answer for each other: centre sampling within the level of a segment's duration.
+
+    A point answers for a segment that it lies in, within ``radius`` strides of the middle; of several such segments, the
+    shortest. A segment that gets no point this way (shorter than the grid) gets the point of its level nearest to its
+    middle if that is not farther than half a stride and still free.
+
+    Args:
+        segments: (N, 2) seconds.
+        at, stride: (P,) seconds; where the points lie, and how far apart those of their level do.
+        edges: from :func:`duration_edges`.
+
+    Returns:
+        point indices and segment indices, each as many as there are pairs; every point at most once.
+    """
+    if len(segments) == 0 or len(at) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    t = grid.centers(steps)[:, None]
     start, end = segments[:, 0], segments[:, 1]
     middle, length = (start + end) / 2, end - start
-    allowed = (t >= start) & (t <= end) & (np.abs(t - middle) < radius * grid.step)
+    level = np.rint(np.log2(stride / stride.min())).astype(np.int64)
+    own = level[:, None] == np.searchsorted(np.asarray(edges), length, side="left")
+    t, reach = at[:, None], stride[:, None]
+    off = np.abs(t - middle)
+    allowed = own & (t >= start) & (t <= end) & (off < radius * reach)
     cost = np.where(allowed, length, np.inf)
     owner = np.where(allowed.any(1), cost.argmin(1), -1)
-    nearest = np.clip(np.floor((middle - grid.offset) / grid.step).astype(np.int64), 0, steps - 1)
     for segment in np.setdiff1d(np.arange(len(segments)), owner):
-        step = nearest[segment]
-        if owner[step] == -1 and abs(t[step, 0] - middle[segment]) <= grid.step / 2:
-            owner[step] = segment
+        point = int(np.where(own[:, segment], off[:, segment], np.inf).argmin())
+        if owner[point] == -1 and own[point, segment] and off[point, segment] <= stride[point] / 2:
+            owner[point] = segment
     positive = np.flatnonzero(owner >= 0)
     return positive, owner[positive]
 
 
 def localize_targets(
-    sequences: list[LabelledSequence], grid: Grid, steps: int, upsample: int, num_classes: int, radius: float
+    sequences: list[LabelledSequence],
+    grid: Grid,
+    upsample: int,
+    num_classes: int,
+    *,
+    at: NDArray[np.float64],
+    stride: NDArray[np.int64],
+    radius: float,
+    edges: Sequence[float] = (),
 ) -> Targets:
-    """Targets of the ``localize`` recipe for a batch padded to ``steps`` sub-steps."""
-    classes = torch.zeros(len(sequences), steps, num_classes)
-    boundaries = torch.zeros(len(sequences), steps, 2)
-    positive = torch.zeros(len(sequences), steps, dtype=torch.bool)
+    """Targets of the ``localize`` recipe at the points of a batch (``at``, ``stride`` as in the models' outputs)."""
+    classes = torch.zeros(len(sequences), len(at), num_classes)
+    boundaries = torch.zeros(len(sequences), len(at), 2)
+    positive = torch.zeros(len(sequences), len(at), dtype=torch.bool)
+    times = grid.offset + at * grid.step
     for b, sequence in enumerate(sequences):
-        step, segment = assign(sequence.segments, grid, len(sequence.features) * upsample, radius)
-        t = grid.centers(steps)[step]
-        left = (t - sequence.segments[segment, 0]) / grid.step
-        right = (sequence.segments[segment, 1] - t) / grid.step
-        classes[b, step, sequence.classes[segment]] = 1.0
-        # A step that stands for a segment beside it (shorter than the grid) has a negative distance: none can say so.
-        boundaries[b, step] = torch.from_numpy(np.stack([left, right], -1).clip(min=0)).float()
-        positive[b, step] = True
+        real = np.flatnonzero(at < len(sequence.features) * upsample)
+        near, segment = assign(sequence.segments, times[real], stride[real] * grid.step, radius=radius, edges=edges)
+        point = real[near]
+        left = (times[point] - sequence.segments[segment, 0]) / grid.step
+        right = (sequence.segments[segment, 1] - times[point]) / grid.step
+        classes[b, point, sequence.classes[segment]] = 1.0
+        # A point that stands for a segment beside it (shorter than the grid) has a negative distance: none can say so.
+        boundaries[b, point] = torch.from_numpy(np.stack([left, right], -1).clip(min=0)).float()
+        positive[b, point] = True
     return Targets(classes, boundaries, positive)
 
 

@@ -22,7 +22,7 @@ from balletal.tal.config import OptimConfig, Recipe
 from balletal.tal.losses import localize_loss, paper_loss
 from balletal.tal.models import Outputs, TemporalModel
 from balletal.tal.sequences import Grid, LabelledSequence, collate
-from balletal.tal.targets import Targets, localize_targets, paper_targets
+from balletal.tal.targets import Targets, duration_edges, localize_targets, paper_targets
 
 LOSSES = ("class", "boundary", "quality", "total")
 
@@ -57,6 +57,8 @@ class Training:
         self.averaged = AveragedModel(self.model, avg_fn=_ema(recipe.optim.ema), use_buffers=True)
         self.optimizer = _optimizer(self.model, recipe.optim)
         self.scheduler = _scheduler(self.optimizer, recipe.optim, steps_per_epoch)
+        # Seconds at which one level of the pyramid hands over to the next, from the first epoch's data.
+        self.edges: list[float] | None = None
         # Of positives in a global batch; an average over batches, so that a batch of few positives does not shout.
         self.normalizer = 0.0
         self.epoch = 0
@@ -67,6 +69,10 @@ class Training:
         optim = self.recipe.optim
         rng = np.random.default_rng([self.recipe.seed, self.epoch])
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.epoch * 1009 + _rank())  # dropout, also after a resume
+        if self.edges is None:
+            levels = self.recipe.model.levels
+            durations = [np.diff(data[i].segments, axis=1)[:, 0] for i in range(len(data))] if levels > 1 else []
+            self.edges = duration_edges(np.concatenate([np.zeros(0), *durations]), levels)
         self.parallel.train()
         sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64)
         order = rng.permutation(len(data))
@@ -109,9 +115,9 @@ class Training:
     def _losses(self, model: nn.Module, videos: list[LabelledSequence]) -> tuple[dict[str, Tensor], int]:
         """Sums of the losses of some videos, and their count of positive steps."""
         features, mask = collate(videos)
-        targets = self._targets(videos, features.shape[1])
-        targets = Targets(*(t.to(self.device) for t in (targets.classes, targets.boundaries, targets.positive)))
         outputs: Outputs = model(features.to(self.device), mask.to(self.device))
+        targets = self._targets(videos, outputs)
+        targets = Targets(*(t.to(self.device) for t in (targets.classes, targets.boundaries, targets.positive)))
         targets = replace(targets, positive=targets.positive & outputs.mask)
         if self.recipe.model.boundary == "fraction":
             losses = paper_loss(outputs, targets)
@@ -127,13 +133,21 @@ class Training:
             )
         return losses, int(targets.positive.sum())
 
-    def _targets(self, videos: list[LabelledSequence], features: int) -> Targets:
-        config = self.recipe.loss
-        if self.recipe.model.boundary == "fraction":
-            return paper_targets(videos, self.grid, features, self.num_classes, unit=config.boundary_unit)
-        upsample = self.recipe.model.upsample
-        steps = features * upsample
-        return localize_targets(videos, self.grid, steps, upsample, self.num_classes, config.center_radius)
+    def _targets(self, videos: list[LabelledSequence], outputs: Outputs) -> Targets:
+        config, model = self.recipe.loss, self.recipe.model
+        if model.boundary == "fraction":
+            steps = outputs.mask.shape[1]
+            return paper_targets(videos, self.grid, steps, self.num_classes, unit=config.boundary_unit)
+        return localize_targets(
+            videos,
+            self.grid,
+            model.upsample,
+            self.num_classes,
+            at=outputs.at.cpu().numpy(),
+            stride=outputs.stride.cpu().numpy(),
+            radius=config.center_radius,
+            edges=self.edges or (),
+        )
 
     def _global_sum(self, value: Tensor) -> Tensor:
         """The sum over workers, made where their collective operations work (NCCL: on the GPU)."""
@@ -152,6 +166,7 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "normalizer": self.normalizer,
             "epoch": self.epoch,
+            "edges": self.edges,
             "history": self.history,
         }
 
@@ -159,7 +174,8 @@ class Training:
         """Go on from :meth:`state`."""
         for name in ("model", "averaged", "optimizer", "scheduler"):
             getattr(self, name).load_state_dict(state[name])
-        self.normalizer, self.epoch, self.history = state["normalizer"], state["epoch"], state["history"]
+        for name in ("normalizer", "epoch", "edges", "history"):
+            setattr(self, name, state[name])
 
 
 def steps_per_epoch(videos: int, optim: OptimConfig) -> int:

@@ -2,20 +2,22 @@ import pytest
 import torch
 
 from balletal.tal.config import ModelConfig
-from balletal.tal.models import LSTMEncoder, TemporalModel
+from balletal.tal.models import AttentionBlock, LSTMEncoder, TemporalModel
 from balletal.tal.sequences import collate
 
 
-def _model(name: str, boundary: str = "distance", upsample: int = 2) -> TemporalModel:
+MODELS = ["lstm", "cnn", "transformer"]
+
+
+def _model(name: str, boundary: str = "distance", upsample: int = 2, **options: int) -> TemporalModel:
     torch.manual_seed(0)
     layers = 2 if name == "lstm" else 3
-    config = ModelConfig(
-        name=name, boundary=boundary, hidden=8, layers=layers, upsample=upsample, substep_dim=8, substep_layers=2
-    )
+    sizes = {"hidden": 8, "layers": layers, "upsample": upsample, "substep_dim": 8, "substep_layers": 2, "heads": 2}
+    config = ModelConfig(name=name, boundary=boundary, **sizes | {"reach": 3, "substep_reach": 2} | options)
     return TemporalModel(config, in_dim=6, num_classes=3)
 
 
-@pytest.mark.parametrize("name", ["lstm", "cnn"])
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("boundary", "upsample"), [("distance", 4), ("fraction", 1)])
 def test_shapes(name, boundary, upsample, sequences):
     features, mask = collate(sequences[:3])
@@ -31,30 +33,66 @@ def test_shapes(name, boundary, upsample, sequences):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", ["lstm", "cnn"])
-def test_a_video_is_answered_alike_alone_and_in_a_padded_batch(name, training, sequences):
-    model = _model(name).train(training)
+@pytest.mark.parametrize("options", [{}, {"levels": 3, "head_layers": 1, "bins": 4}])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_video_is_answered_alike_alone_and_in_a_padded_batch(name, options, training, sequences):
+    model = _model(name, **options).train(training)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout | torch.nn.LSTM):
             module.eval()
     features, mask = collate(sequences[:4])
-    shortest = int(mask.sum(1).argmin())
-    n = len(sequences[shortest].features)
     if training:  # batch statistics: compare with the same batch under longer padding
         wide = torch.cat([features, torch.full((4, 7, 6), 9.0)], 1)
         wide_mask = torch.cat([mask, torch.zeros(4, 7, dtype=torch.bool)], 1)
-        alone, together = model(features, mask), model(wide, wide_mask)
-        pick = slice(None)
+        alone, together, pick = model(features, mask), model(wide, wide_mask), slice(None)
     else:
+        shortest = int(mask.sum(1).argmin())
         alone, together = model(*collate([sequences[shortest]])), model(features, mask)
         pick = slice(shortest, shortest + 1)
+    both = torch.stack([together.at, together.stride], 1).tolist()
+    same = [both.index(point) for point in torch.stack([alone.at, alone.stride], 1).tolist()]
+    assert torch.equal(alone.mask, together.mask[pick, same])
+    assert together.mask[pick].sum() == alone.mask.sum()
     for one, many in zip(alone[:3], together[:3], strict=True):
-        length = 2 * n if not training else one.shape[1]
-        real = together.mask[pick, :length]
-        assert torch.allclose(one[:, :length][real], many[pick, :length][real], atol=1e-5)
+        assert torch.allclose(one[alone.mask], many[pick, same][alone.mask], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lstm", "cnn"])
+@pytest.mark.parametrize("name", ["cnn", "transformer"])
+def test_a_stretch_gives_what_the_whole_video_does(name):
+    """Where the models look no farther than some steps, so that long videos can be gone through in stretches."""
+    model = _model(name, levels=2, head_layers=1).eval()
+    x, mask = torch.randn(1, 90, 6), torch.ones(1, 90, dtype=torch.bool)
+    whole, part = model(x, mask), model(x[:, 20:80], mask[:, 20:80])
+    at = part.at + 20 * 2
+    inner = (at > 50 * 2) & (at < 55 * 2)
+    both = torch.stack([whole.at, whole.stride], 1).tolist()
+    same = [both.index(point) for point in torch.stack([at, part.stride], 1)[inner].tolist()]
+    for one, many in zip(part[:3], whole[:3], strict=True):
+        assert torch.allclose(one[0, inner], many[0, same], atol=1e-5)
+
+
+def test_attention_in_blocks_is_attention_in_a_band():
+    torch.manual_seed(0)
+    block = AttentionBlock(8, reach=4, heads=2, dropout=0.0).eval()
+    x, mask = torch.randn(2, 21, 8), torch.ones(2, 21, dtype=torch.bool)
+    mask[1, 15:] = False
+    q, k, v = block.qkv(x).view(2, 21, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    steps = torch.arange(21)
+    seen = ((steps[:, None] - steps).abs() <= 4)[None] & mask[:, None]
+    seen |= ~seen.any(-1, keepdim=True)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
+    expected = expected.transpose(1, 2).reshape(2, 21, 8)
+    assert torch.allclose(block._attend(x, mask)[mask], expected[mask], atol=1e-6)
+
+
+def test_a_boundary_by_bins_is_their_expectation():
+    model = _model("cnn", bins=4)
+    said = torch.full((1, 1, 10), -30.0)
+    said[0, 0, [3, 7, 8]] = 30.0  # start: all on bin 3; end: halves on bins 2 and 3
+    assert model._distances(said)[0, 0].tolist() == pytest.approx([3.0, 2.5])
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_video_of_one_feature_can_be_trained_on_and_scored(name):
     model = _model(name)
     for mode in (True, False):
@@ -62,11 +100,11 @@ def test_a_video_of_one_feature_can_be_trained_on_and_scored(name):
         assert all(torch.isfinite(x).all() for x in outputs[:3])
 
 
-def test_the_lstm_sees_the_whole_video_and_the_cnn_its_neighbourhood():
+def test_the_lstm_sees_the_whole_video_and_the_others_their_neighbourhood():
     x, mask = torch.zeros(1, 60, 6), torch.ones(1, 60, dtype=torch.bool)
     changed = x.clone()
     changed[0, 59] = 5.0
-    for name, far in (("lstm", True), ("cnn", False)):
+    for name, far in (("lstm", True), ("cnn", False), ("transformer", False)):
         model = _model(name).eval()
         assert bool((model(x, mask).classes[0, 0] != model(changed, mask).classes[0, 0]).any()) is far
 

@@ -6,44 +6,67 @@ import torch
 
 from balletal.segments import tiou
 from balletal.tal.losses import focal, localize_loss, paper_loss, tiou_1d
-from balletal.tal.models import Outputs
+from balletal.tal.models import Outputs, grid_points
 from balletal.tal.sequences import Grid
-from balletal.tal.targets import Targets, assign, localize_targets, paper_targets
+from balletal.tal.targets import Targets, assign, duration_edges, localize_targets, paper_targets
 
-GRID = Grid(offset=0.0, step=0.1)
+AT, STRIDE = np.arange(40) * 0.1 + 0.05, np.full(40, 0.1)
 
 
-def test_steps_near_the_middle_answer_for_a_segment():
-    step, segment = assign(np.array([[1.0, 2.0]]), GRID, 40, radius=1.2)
-    assert GRID.centers(40)[step] == pytest.approx([1.45, 1.55])
+def points(steps: int, levels: int = 1) -> dict[str, np.ndarray]:
+    at, stride = grid_points(steps, levels)
+    return {"at": at.numpy(), "stride": stride.numpy()}
+
+
+def test_points_near_the_middle_answer_for_a_segment():
+    point, segment = assign(np.array([[1.0, 2.0]]), AT, STRIDE, radius=1.2)
+    assert AT[point] == pytest.approx([1.45, 1.55])
     assert segment.tolist() == [0, 0]
 
 
 def test_the_shortest_of_overlapping_segments_wins():
-    step, segment = assign(np.array([[0.0, 3.0], [1.3, 1.7]]), GRID, 40, radius=1.5)
-    assert set(segment[np.isin(GRID.centers(40)[step].round(2), [1.45, 1.55])]) == {1}
+    point, segment = assign(np.array([[0.0, 3.0], [1.3, 1.7]]), AT, STRIDE, radius=1.5)
+    assert set(segment[np.isin(AT[point].round(2), [1.45, 1.55])]) == {1}
 
 
-def test_a_segment_shorter_than_the_grid_gets_its_nearest_step():
+def test_a_segment_shorter_than_the_grid_gets_its_nearest_point():
     # Released features: 2.56 s a step, a pirouette of 0.6 s between two middles.
-    coarse = Grid(offset=0.0, step=2.56)
-    step, segment = assign(np.array([[0.2, 0.8]]), coarse, 10, radius=1.5)
-    assert step.tolist() == [0]
+    at = np.arange(10) * 2.56 + 1.28
+    point, segment = assign(np.array([[0.2, 0.8]]), at, np.full(10, 2.56), radius=1.5)
+    assert point.tolist() == [0]
     assert segment.tolist() == [0]
 
 
-def test_no_segments_and_no_steps_give_no_pairs():
-    assert len(assign(np.zeros((0, 2)), GRID, 10, 1.5)[0]) == 0
-    assert len(assign(np.array([[0.0, 1.0]]), GRID, 0, 1.5)[0]) == 0
+def test_no_segments_and_no_points_give_no_pairs():
+    assert len(assign(np.zeros((0, 2)), AT, STRIDE, radius=1.5)[0]) == 0
+    assert len(assign(np.array([[0.0, 1.0]]), AT[:0], STRIDE[:0], radius=1.5)[0]) == 0
 
 
-def test_localize_targets_give_the_segment_back(spec, sequences):
+def test_a_level_answers_for_the_segments_of_its_durations():
+    at, stride = (x.numpy() for x in grid_points(40, 3))
+    segments = np.array([[0.5, 0.8], [1.0, 1.6], [2.0, 3.5]])
+    point, segment = assign(segments, at * 0.1, stride * 0.1, radius=1.5, edges=[0.4, 1.0])
+    assert set(segment) == {0, 1, 2}
+    assert stride[point].tolist() == [2**i for i in segment]
+
+
+def test_levels_share_the_durations_out():
+    durations = np.random.default_rng(0).lognormal(size=999)
+    edges = duration_edges(durations, 3)
+    assert np.bincount(np.searchsorted(edges, durations), minlength=3) == pytest.approx([333] * 3, abs=1)
+    assert duration_edges(durations, 1) == []
+    assert duration_edges(np.zeros(0), 2) == [np.inf]
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_localize_targets_give_the_segment_back(spec, sequences, levels):
     grid = Grid.of(spec, 2)
-    steps = 2 * max(len(s.features) for s in sequences)
-    targets = localize_targets(sequences, grid, steps, 2, 2, radius=1.5)
+    where = points(2 * max(len(s.features) for s in sequences), levels)
+    targets = localize_targets(sequences, grid, 2, 2, **where, radius=1.5, edges=[1.1][: levels - 1])
     for b, sequence in enumerate(sequences):
         i = np.flatnonzero(targets.positive[b].numpy())
-        t = grid.centers(steps)[i]
+        t = grid.offset + where["at"][i] * grid.step
+        assert set(where["stride"][i]) == {levels}  # of 1.2 s, all of them
         left, right = targets.boundaries[b, i].numpy().T * grid.step
         said = np.stack([t - left, t + right], -1)
         best = tiou(said, sequence.segments)
@@ -83,12 +106,12 @@ def test_focal_with_gamma_0_is_weighted_cross_entropy():
 def _outputs(b: int, t: int, c: int, mask: torch.Tensor) -> Outputs:
     torch.manual_seed(0)
     made = [torch.randn(b, t, c), torch.rand(b, t, 2), torch.randn(b, t)]
-    return Outputs(*(x.requires_grad_() for x in made), mask)
+    return Outputs(*(x.requires_grad_() for x in made), mask, *grid_points(t, 1))
 
 
 def test_padding_and_its_content_do_not_reach_the_loss(spec, sequences):
     grid, steps = Grid.of(spec, 1), 60
-    targets = localize_targets(sequences[:2], grid, steps, 1, 2, 1.5)
+    targets = localize_targets(sequences[:2], grid, 1, 2, **points(steps), radius=1.5)
     mask = torch.zeros(2, steps, dtype=torch.bool)
     for b in range(2):
         mask[b, : len(sequences[b].features)] = True
@@ -107,7 +130,7 @@ def test_a_batch_without_any_segment_has_a_finite_loss_and_gradient(spec, sequen
     mask = torch.ones(2, 40, dtype=torch.bool)
     outputs = _outputs(2, 40, 2, mask)
     if recipe == "localize":
-        targets = localize_targets(empty, Grid.of(spec, 1), 40, 1, 2, 1.5)
+        targets = localize_targets(empty, Grid.of(spec, 1), 1, 2, **points(40), radius=1.5)
         loss = localize_loss(outputs, targets, alpha=0.25, gamma=2, quality_weight=0.5, boundary_weight=1)["total"]
         assert loss > 0  # background is learnt
     else:
@@ -121,6 +144,8 @@ def test_perfect_boundaries_cost_nothing():
     positive = torch.ones(1, 3, dtype=torch.bool)
     boundaries = torch.rand(1, 3, 2) + 0.1
     targets = Targets(torch.ones(1, 3, 1), boundaries, positive)
-    outputs = Outputs(torch.full((1, 3, 1), 30.0), boundaries.clone(), torch.full((1, 3), 30.0), positive)
+    outputs = Outputs(
+        torch.full((1, 3, 1), 30.0), boundaries.clone(), torch.full((1, 3), 30.0), positive, *grid_points(3, 1)
+    )
     losses = localize_loss(outputs, targets, alpha=0.25, gamma=2, quality_weight=1, boundary_weight=1)
     assert losses["total"].item() == pytest.approx(0, abs=1e-5)
