@@ -1,9 +1,9 @@
 """The temporal models: the paper's two and the one it names as future work, with sub-step and multi-scale outputs.
 
 All read projected features (B, T, K) and answer at points of a time grid of T' = T * upsample sub-steps (see
-:mod:`balletal.tal.sequences`): a feature that lasts longer than a step of ballet can hold several of them, so one answer
-a feature is not enough. With ``levels`` above 1 a pyramid answers at every sub-step, every second, every fourth ...,
-each level for steps of its own range of durations.
+:mod:`balletal.tal.sequences`): a feature that lasts longer than a step of ballet can hold several of them, so one
+answer a feature is not enough. With ``levels`` above 1 a pyramid answers at every sub-step, every second, every fourth
+and so on, each level for steps of its own range of durations.
 
 As the paper describes them: a two-layer BiLSTM with additive attention (Bahdanau et al. 2015), and three Conv1d of
 kernel 3 with batch normalisation and ReLU. ``transformer`` is of the class of ActionFormer (Zhang et al. 2022): local

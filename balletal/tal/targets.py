@@ -28,7 +28,7 @@ class Targets:
 
 
 def duration_edges(durations: NDArray[np.float64], levels: int) -> list[float]:
-    """Durations, in seconds, at which one level of a pyramid hands over to the next: quantiles, so that each has as much.
+    """Durations, in seconds, at which one level of a pyramid hands over to the next: quantiles.
 
     Returns:
         ``levels - 1`` ascending values; without any duration, none is ever reached.
@@ -40,17 +40,17 @@ def duration_edges(durations: NDArray[np.float64], levels: int) -> list[float]:
 
 def assign(
     segments: NDArray[np.float64],
-    at: NDArray[np.float64],
-    stride: NDArray[np.float64],
+    at: NDArray[np.floating],
+    stride: NDArray[np.floating],
     *,
     radius: float,
     edges: Sequence[float] = (),
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs (point, segment) that answer for each other: centre sampling within the level of a segment's duration.
 
-    A point answers for a segment that it lies in, within ``radius`` strides of the middle; of several such segments, the
-    shortest. A segment that gets no point this way (shorter than the grid) gets the point of its level nearest to its
-    middle if that is not farther than half a stride and still free.
+    A point answers for a segment that it lies in, within ``radius`` strides of the middle; of several such segments,
+    the shortest. A segment that gets no point this way (shorter than the grid) gets the point of its level nearest to
+    its middle if that is not farther than half a stride and still free.
 
     Args:
         segments: (N, 2) seconds.

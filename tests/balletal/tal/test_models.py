@@ -5,7 +5,6 @@ from balletal.tal.config import ModelConfig
 from balletal.tal.models import AttentionBlock, LSTMEncoder, TemporalModel
 from balletal.tal.sequences import collate
 
-
 MODELS = ["lstm", "cnn", "transformer"]
 
 
