@@ -44,6 +44,13 @@ class LossConfig(_Config):
     boundary_unit: Literal["seconds", "fraction"] = Field("fraction", description="targets of the paper recipe")
 
 
+class AugmentConfig(_Config):
+    """How training videos are changed each time they are seen (:mod:`balletal.tal.augment`)."""
+
+    stretch: float = Field(0.0, ge=0, lt=1, description="the tempo changes by at most 1 + stretch, either way")
+    noise: float = Field(0.0, ge=0, description="of normal noise on the features, in their spread within the video")
+
+
 class OptimConfig(_Config):
     """How the weights are found."""
 
@@ -78,6 +85,7 @@ class Recipe(_Config):
 
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     decode: DecodeConfig = DecodeConfig()
     seed: int = 0

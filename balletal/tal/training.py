@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import BalletalError, InputError
+from balletal.tal.augment import augmented
 from balletal.tal.config import OptimConfig, Recipe
 from balletal.tal.losses import localize_loss, paper_loss
 from balletal.tal.models import Outputs, TemporalModel
@@ -76,10 +77,9 @@ class Training:
         self.parallel.train()
         sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64)
         order = rng.permutation(len(data))
-        crops = rng.random(len(data))
         for batch in np.array_split(order, steps_per_epoch(len(data), optim)):
             mine = batch[_rank() :: _world_size()]
-            videos = [crop(data[int(i)], self.grid, self.recipe, crops[i]) for i in mine]
+            videos = [augmented(data[int(i)], self.grid, self.recipe, self._rng(int(i))) for i in mine]
             losses, positives = self._losses(self.parallel, videos)
             count = max(1.0, float(self._global_sum(torch.tensor(positives, dtype=torch.float64))))
             keep = optim.normalizer_momentum if self.normalizer else 0.0
@@ -98,6 +98,10 @@ class Training:
             sums += torch.tensor([float(losses[name].detach()) for name in LOSSES] + [positives], dtype=torch.float64)
         self.epoch += 1
         return _means(self._global_sum(sums))
+
+    def _rng(self, video: int) -> np.random.Generator:
+        """Of a video in an epoch, whichever worker sees it."""
+        return np.random.default_rng([self.recipe.seed, self.epoch, video])
 
     @torch.no_grad()
     def validate(self, data: Sequence[LabelledSequence]) -> dict[str, float]:
@@ -189,27 +193,6 @@ def steps_per_epoch(videos: int, optim: OptimConfig) -> int:
             "training videos", expected=f"at least one for each of {_world_size()} workers", found=str(videos)
         )
     return min(-(-videos // optim.batch_size), videos // _world_size())
-
-
-def crop(sequence: LabelledSequence, grid: Grid, recipe: Recipe, at: float) -> LabelledSequence:
-    """A stretch of at most ``optim.max_features`` features, placed by ``at`` in [0, 1), with the segments inside it."""
-    extra = len(sequence.features) - recipe.optim.max_features
-    if extra <= 0:
-        return sequence
-    first = int(at * (extra + 1))
-    cell = grid.step * recipe.model.upsample
-    shift = first * cell
-    duration = recipe.optim.max_features * cell
-    segments = sequence.segments - shift
-    middle = segments.mean(1) - grid.offset
-    inside = (middle > 0) & (middle < duration)
-    return replace(
-        sequence,
-        duration=duration + 2 * grid.offset,
-        features=sequence.features[first : first + recipe.optim.max_features],
-        segments=segments[inside],
-        classes=sequence.classes[inside],
-    )
 
 
 def _optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:

@@ -4,8 +4,7 @@ import torch
 
 from balletal.errors import InputError
 from balletal.tal.config import LossConfig, ModelConfig, OptimConfig, Recipe, recipe
-from balletal.tal.sequences import Grid
-from balletal.tal.training import Training, crop, steps_per_epoch
+from balletal.tal.training import Training, steps_per_epoch
 
 from .conftest import make_sequences
 
@@ -89,22 +88,6 @@ def test_weight_decay_leaves_biases_and_norms_alone(spec):
     assert others["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"])
     assert all(p.ndim == 1 for p in others["params"])
-
-
-def test_long_videos_are_cropped_with_their_segments(spec, sequences):
-    settings = small(max_features=10)
-    grid = Grid.of(spec, 2)
-    video = sequences[0]
-    for at in (0.0, 0.5, 0.999):
-        part = crop(video, grid, settings, at)
-        assert len(part.features) == 10
-        first = next(i for i in range(len(video.features)) if (video.features[i] == part.features[0]).all())
-        shift = first * 8 / 25
-        for segment, label in zip(part.segments, part.classes, strict=True):
-            original = np.flatnonzero(np.isclose(video.segments[:, 0], segment[0] + shift))
-            assert len(original) == 1
-            assert video.classes[original[0]] == label
-    assert crop(video, grid, small(max_features=1000), 0.5) is video
 
 
 def test_every_video_is_in_an_epoch_once_and_none_is_an_error():
