@@ -85,23 +85,35 @@ def average_precision(
 ) -> dict[str, NDArray[np.float64]]:
     """AP at each threshold, (T,), of every label of the ground truth, sorted by label; 0 where nothing was detected."""
     positives = ground_truth["label"].value_counts().sort_index()
-    hit = match_detections(ground_truth, detections, tiou) >= 0
+    areas = precision_areas(detections, match_detections(ground_truth, detections, tiou) >= 0, positives)
+    return {str(name): area for name, area in zip(positives.index, areas, strict=True)}
+
+
+def precision_areas(
+    detections: pd.DataFrame, hit: NDArray[np.bool_], positives: pd.Series, counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Area under the monotone precision envelope at all points: AP of each label.
+
+    Args:
+        detections: segment table with ``score``.
+        hit: (T, D) which detections are true positives at each threshold.
+        positives: how many segments there are to find of each label; the index names the labels.
+        counted: (T, D) the detections that exist at each threshold; the others are as if never made. None: all.
+
+    Returns:
+        (C, T) in the order of ``positives``; 0 where nothing was detected.
+    """
     label = positives.index.get_indexer(pd.Index(detections["label"]))
     order = np.lexsort((-detections["score"].to_numpy(np.float64), label))
     edges = np.searchsorted(label[order], np.arange(len(positives) + 1))
-    return {
-        str(name): _area(hit[:, order[edges[i] : edges[i + 1]]], int(n))
-        for i, (name, n) in enumerate(positives.items())
-    }
-
-
-def _area(hit: NDArray[np.bool_], positives: int) -> NDArray[np.float64]:
-    """Area under the monotone precision envelope at all points: hit (T, n) by descending score -> (T,)."""
-    true = hit.cumsum(axis=1, dtype=np.float64)
-    precision = true / np.arange(1, hit.shape[1] + 1)
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    step = np.diff(true / positives, axis=1, prepend=0.0)
-    return (step * envelope).sum(axis=1)
+    areas = np.empty((len(positives), len(hit)))
+    for i, n in enumerate(positives):
+        mine = order[edges[i] : edges[i + 1]]
+        true = hit[:, mine].cumsum(axis=1, dtype=np.float64)
+        made = np.arange(1, len(mine) + 1) if counted is None else counted[:, mine].cumsum(axis=1).clip(min=1)
+        envelope = np.maximum.accumulate((true / made)[:, ::-1], axis=1)[:, ::-1]
+        areas[i] = (np.diff(true / n, axis=1, prepend=0.0) * envelope).sum(axis=1)
+    return areas
 
 
 def match_detections(
@@ -116,13 +128,13 @@ def match_detections(
         (T, D) positions in ``ground_truth``, -1 for a false positive, in the order of ``detections``.
     """
     n, m = len(detections), len(ground_truth)
-    group_d, group_g = _groups(detections, ground_truth, ["video_id", "label"])
+    group_d, group_g = group_codes(detections, ground_truth, ["video_id", "label"])
     order = np.argsort(-detections["score"].to_numpy(np.float64), kind="stable")
-    times_d, times_g = _times(detections)[order], _times(ground_truth)
+    times_d, times_g = segment_times(detections)[order], segment_times(ground_truth)
 
     # Candidate pairs of every threshold in one list; rank and gt are made distinct over thresholds.
     ranks, gts, overlaps = [], [], []
-    for rank, gt, iou in _pairs(group_d[order], times_d, group_g, times_g, tiou.min()):
+    for rank, gt, iou in overlapping_pairs(group_d[order], times_d, group_g, times_g, tiou.min()):
         level, which = np.nonzero(iou[None, :] >= tiou[:, None])
         ranks.append(rank[which] + level * n)
         gts.append(gt[which] + level * m)
@@ -163,7 +175,7 @@ def average_recall(
     Returns:
         recall (100,) in [0, 1]; the area under it from 1 to 100, in percent of 100.
     """
-    group_d, group_g = _groups(detections, ground_truth, ["video_id"])
+    group_d, group_g = group_codes(detections, ground_truth, ["video_id"])
     videos = len(np.unique(group_g))
     annotated = np.isin(group_d, group_g)
     if not annotated.any():
@@ -183,7 +195,9 @@ def average_recall(
 
     never = np.iinfo(np.int64).max
     found_at = np.full((len(tiou), len(ground_truth)), never)
-    pairs = _pairs(group_d, _times(detections)[order], group_g, _times(ground_truth), tiou.min())
+    pairs = overlapping_pairs(
+        group_d, segment_times(detections)[order], group_g, segment_times(ground_truth), tiou.min()
+    )
     for detection, gt, iou in pairs:
         for level, threshold in enumerate(tiou):
             enough = iou >= threshold
@@ -200,7 +214,7 @@ def average_recall(
     return recall, float(100.0 * area / an[-1])
 
 
-def _pairs(
+def overlapping_pairs(
     group_d: NDArray[np.int64],
     times_d: NDArray[np.float64],
     group_g: NDArray[np.int64],
@@ -233,7 +247,7 @@ def _paired_tiou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.f
     return np.divide(overlap, union, out=np.zeros_like(union), where=union > 0)
 
 
-def _groups(
+def group_codes(
     detections: pd.DataFrame, ground_truth: pd.DataFrame, columns: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """One integer for each distinct value of ``columns``, the same in both tables."""
@@ -242,7 +256,8 @@ def _groups(
     return code[: len(detections)], code[len(detections) :]
 
 
-def _times(table: pd.DataFrame) -> NDArray[np.float64]:
+def segment_times(table: pd.DataFrame) -> NDArray[np.float64]:
+    """(N, 2) start and end of each row, seconds."""
     return table[["start", "end"]].to_numpy(np.float64)
 
 
