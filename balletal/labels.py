@@ -77,5 +77,19 @@ class LabelSet:
         """Fine name -> coarse name; empty for a set that has no coarser one."""
         return dict(self.coarse)
 
+    @cached_property
+    def mirrored(self) -> dict[str, str]:
+        """Name -> name of the same step on the other side, of the labels that end in ``Right`` or ``Left``.
+
+        Empty for a set that does not tell sides.
+        """
+        swapped = {
+            name: name.removesuffix(side) + other
+            for name in self.labels
+            for side, other in (("Right", "Left"), ("Left", "Right"))
+            if name.endswith(side)
+        }
+        return {name: other for name, other in swapped.items() if other in self.index}
+
     def __len__(self) -> int:
         return len(self.labels)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from balletal.metrics.detection import match_detections
+from balletal.metrics.operating import best_f1
 from balletal.report.runs import Results
 
 TIOU = 0.5
@@ -38,22 +39,8 @@ def choose_shown(ground_truth: pd.DataFrame, detections: pd.DataFrame) -> Shown:
     # A stable sort, so that equal scores keep their order in the file.
     ranked = detections.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
     ranked["hit"] = match_detections(ground_truth, ranked, np.array([TIOU]))[0] >= 0
-    if ranked.empty:
-        return Shown(0.0, 0.0, 0.0, 0.0, ranked)
-    found = ranked["hit"].to_numpy().cumsum()
-    # F1 = 2 TP / (predicted + annotated); the detections with one score stand or fall together.
-    f1 = 2 * found / (np.arange(1, len(ranked) + 1) + len(ground_truth))
-    scores = ranked["score"].to_numpy()
-    last_of_score = np.append(scores[:-1] != scores[1:], True)
-    best = int(np.argmax(np.where(last_of_score, f1, -1.0))) if found[-1] else min(len(ground_truth), len(ranked)) - 1
-    kept = best + 1
-    return Shown(
-        threshold=float(scores[max(best, 0)]),
-        f1=float(f1[best]) if kept else 0.0,
-        precision=float(found[best] / kept) if kept else 0.0,
-        recall=float(found[best] / len(ground_truth)) if len(ground_truth) else 0.0,
-        detections=ranked[:kept],
-    )
+    point = best_f1(ground_truth, ranked, TIOU)
+    return Shown(point.threshold, point.f1, point.precision, point.recall, ranked[: point.kept])
 
 
 def timeline_data(
