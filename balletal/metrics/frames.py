@@ -89,7 +89,7 @@ def f1_overlap(
     """
     right, predicted, true = np.zeros(len(overlaps)), 0, 0
     for prediction, truth in zip(predictions, truths, strict=True):
-        p, t = _runs(prediction), _runs(truth)
+        p, t = label_runs(prediction), label_runs(truth)
         predicted, true = predicted + len(p), true + len(t)
         if not (len(p) and len(t)):
             continue
@@ -130,7 +130,7 @@ def edit_score(prediction: NDArray[np.int64], truth: NDArray[np.int64]) -> float
 
     Two videos without any step agree: 1.
     """
-    p, t = _runs(prediction)[:, 0], _runs(truth)[:, 0]
+    p, t = label_runs(prediction)[:, 0], label_runs(truth)[:, 0]
     if not (len(p) or len(t)):
         return 1.0
     columns = np.arange(len(t) + 1)
@@ -144,7 +144,7 @@ def edit_score(prediction: NDArray[np.int64], truth: NDArray[np.int64]) -> float
     return float(1.0 - row[-1] / max(len(p), len(t)))
 
 
-def _runs(frames: NDArray[np.int64]) -> NDArray[np.int64]:
+def label_runs(frames: NDArray[np.int64]) -> NDArray[np.int64]:
     """Runs of one class, background left out: (R, 3) class id, first frame, one past the last."""
     change = np.flatnonzero(np.diff(frames)) + 1
     first = np.concatenate([[0], change])[: len(frames)].astype(int)
