@@ -8,7 +8,7 @@ _HERE = Path(__file__).parent
 
 
 def json_schema(name: str) -> dict[str, Any]:
-    """A shipped JSON Schema by name: ``bundle`` or ``result``."""
+    """A shipped JSON Schema by name: ``bundle``, ``metrics`` or ``result``."""
     return json.loads((_HERE / f"{name}.schema.json").read_text())
 
 

@@ -76,6 +76,7 @@ class Localizer:
         duration: float | None = None,
         min_score: float = 0.0,
         top_k: int | None = None,
+        outputs: Outputs | None = None,
     ) -> pd.DataFrame:
         """Detections of one video, sorted by start, then falling score.
 
@@ -84,6 +85,7 @@ class Localizer:
             duration: seconds; detections end there. None: where the last feature ends.
             min_score: lowest score kept.
             top_k: at most so many, the best.
+            outputs: of :meth:`outputs` for this video, where they are known; None runs the model.
 
         Returns:
             Segment table with ``score``; ``0 <= start < end <= duration``.
@@ -94,7 +96,7 @@ class Localizer:
         if len(video.features) == 0:
             return segment_table(score=())
         duration = float(video.end_s[-1]) if duration is None else duration
-        segments, scores, classes = decode(self.outputs(video), 0, self.grid, duration, self.recipe.decode)
+        segments, scores, classes = decode(outputs or self.outputs(video), 0, self.grid, duration, self.recipe.decode)
         keep = np.flatnonzero(scores >= min_score)[:top_k]
         table = segment_table(
             video.video_id,
@@ -106,18 +108,23 @@ class Localizer:
         return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
 
     def class_scores(
-        self, video: VideoFeatures, times: NDArray[np.float64], *, duration: float | None = None
+        self,
+        video: VideoFeatures,
+        times: NDArray[np.float64],
+        *,
+        duration: float | None = None,
+        outputs: Outputs | None = None,
     ) -> NDArray[np.float64]:
         """How sure the model is of each class at some moments: (len(times), C) in [0, 1].
 
         Args:
             times: ascending seconds.
-            duration: as in :meth:`localize`.
+            duration, outputs: as in :meth:`localize`.
         """
         if len(video.features) == 0:
             return np.zeros((len(times), len(self.labels)))
         duration = float(video.end_s[-1]) if duration is None else duration
-        return class_scores(self.outputs(video), 0, self.grid, duration, self.recipe.decode, times)
+        return class_scores(outputs or self.outputs(video), 0, self.grid, duration, self.recipe.decode, times)
 
     def outputs(self, video: VideoFeatures) -> Outputs:
         """What the model says of each sub-step: a batch of one."""
