@@ -18,6 +18,7 @@ BALLET_TIOU = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 # (detection, ground truth) pairs held in memory at once; their arrays take about 100 bytes a pair.
 _PAIRS_AT_ONCE = 2_000_000
+_NO_PAIRS = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))
 
 
 def evaluate_detections(
@@ -51,7 +52,7 @@ def evaluate_detections(
     check_table("ground truth", ground_truth, SEGMENT_COLUMNS)
     check_table("detections", detections, DETECTION_COLUMNS)
     thresholds = check_tiou(tiou)
-    known = set(ground_truth["label"]) | set(labels or ())
+    known = set(ground_truth["label"].unique()) | set(labels or ())
     unknown = sorted(set(detections["label"].unique()) - known)
     if unknown:
         raise InputError(
@@ -107,12 +108,15 @@ def precision_areas(
     order = np.lexsort((-detections["score"].to_numpy(np.float64), label))
     edges = np.searchsorted(label[order], np.arange(len(positives) + 1))
     areas = np.empty((len(positives), len(hit)))
-    for i, n in enumerate(positives):
-        mine = order[edges[i] : edges[i + 1]]
-        true = hit[:, mine].cumsum(axis=1, dtype=np.float64)
-        made = np.arange(1, len(mine) + 1) if counted is None else counted[:, mine].cumsum(axis=1).clip(min=1)
-        envelope = np.maximum.accumulate((true / made)[:, ::-1], axis=1)[:, ::-1]
-        areas[i] = (np.diff(true / n, axis=1, prepend=0.0) * envelope).sum(axis=1)
+    for level, right in enumerate(hit):
+        # Recall grows at true positives alone, and between two of them precision falls: no other point matters.
+        true = right[order]
+        place = np.arange(len(order)) if counted is None else counted[level, order].cumsum() - 1
+        for i, n in enumerate(positives):
+            mine = slice(edges[i], edges[i + 1])
+            at = place[mine][true[mine]] - (place[edges[i] - 1] + 1 if edges[i] else 0)
+            precision = np.arange(1, len(at) + 1) / (at + 1)
+            areas[i, level] = np.maximum.accumulate(precision[::-1]).sum() / n
     return areas
 
 
@@ -132,20 +136,22 @@ def match_detections(
     order = np.argsort(-detections["score"].to_numpy(np.float64), kind="stable")
     times_d, times_g = segment_times(detections)[order], segment_times(ground_truth)
 
-    # Candidate pairs of every threshold in one list; rank and gt are made distinct over thresholds.
-    ranks, gts, overlaps = [], [], []
-    for rank, gt, iou in overlapping_pairs(group_d[order], times_d, group_g, times_g, tiou.min()):
-        level, which = np.nonzero(iou[None, :] >= tiou[:, None])
-        ranks.append(rank[which] + level * n)
-        gts.append(gt[which] + level * m)
-        overlaps.append(iou[which])
-    rank, gt = np.concatenate(ranks or [np.empty(0, int)]), np.concatenate(gts or [np.empty(0, int)])
-    best_first = np.lexsort((gt, -np.concatenate(overlaps or [np.empty(0)]), rank))
-    rank, gt = rank[best_first], gt[best_first]
+    pairs = list(overlapping_pairs(group_d[order], times_d, group_g, times_g, tiou.min()))
+    rank, gt, iou = (np.concatenate(parts) for parts in zip(*pairs, strict=True)) if pairs else _NO_PAIRS
+    best_first = np.lexsort((gt, -iou, rank))
+    rank, gt, iou = rank[best_first], gt[best_first], iou[best_first]
+    matched = np.full((len(tiou), n), -1)
+    for level, threshold in enumerate(tiou):
+        enough = iou >= threshold
+        matched[level, order] = _assign(rank[enough], gt[enough], n, m)
+    return matched
 
-    found = np.full(len(tiou) * n, -1)
-    taken = np.zeros(len(tiou) * m, dtype=bool)
-    first = np.empty(len(tiou) * m, dtype=np.int64)
+
+def _assign(rank: NDArray[np.int64], gt: NDArray[np.int64], n: int, m: int) -> NDArray[np.int64]:
+    """Which of m segments each of n ranked detections takes, (n,), -1 for none, given pairs by rank, best first."""
+    found = np.full(n, -1)
+    taken = np.zeros(m, dtype=bool)
+    first = np.empty(m, dtype=np.int64)
     # Each round settles, in all groups at once, the detections that no earlier one can still get in the way of: their
     # best candidate is wanted by nobody before them. At least one a group, so few rounds.
     while len(rank):
@@ -157,11 +163,7 @@ def match_detections(
         taken[gt[settled]] = True
         alive = (found[rank] < 0) & ~taken[gt]
         rank, gt = rank[alive], gt[alive]
-
-    by_rank = found.reshape(len(tiou), n)
-    matched = np.empty_like(by_rank)
-    matched[:, order] = np.where(by_rank >= 0, by_rank % max(m, 1), -1)
-    return matched
+    return found
 
 
 def average_recall(
@@ -222,9 +224,16 @@ def overlapping_pairs(
     least: float,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
     """Pairs of a detection and a true segment of one group with tIoU >= ``least``: positions and tIoU, in chunks."""
-    by_group = np.argsort(group_g, kind="stable")
-    first = np.searchsorted(group_g[by_group], group_d, side="left")
-    count = np.searchsorted(group_g[by_group], group_d, side="right") - first
+    # A segment that overlaps a detection begins before its end, and not long before its start. Starts are compared as
+    # ranks, whole numbers like the groups, so that one sorted list of both answers for all groups.
+    by_group = np.lexsort((times_g[:, 0], group_g))
+    starts = np.sort(times_g[:, 0])
+    rank = np.searchsorted(starts, times_g[by_group, 0])
+    keys = group_g[by_group] * (len(starts) + 1) + rank
+    reach = (times_g[:, 1] - times_g[:, 0]).max(initial=0.0) + 1e-9 * np.abs(times_g).max(initial=1.0)  # for rounding
+    since, until = (np.searchsorted(starts, t) for t in (times_d[:, 0] - reach, times_d[:, 1]))
+    first = np.searchsorted(keys, group_d * (len(starts) + 1) + since)
+    count = (np.searchsorted(keys, group_d * (len(starts) + 1) + until) - first).clip(min=0)
     before = np.concatenate([[0], np.cumsum(count)])
     start = 0
     while start < len(group_d):
