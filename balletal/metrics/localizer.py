@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from balletal.annotations import Annotations
 from balletal.errors import InputError
 from balletal.features.store import VideoFeatures
+from balletal.labels import LabelSet
 from balletal.metrics.boundaries import boundary_errors
 from balletal.metrics.calibration import calibration
 from balletal.metrics.confusion import confusion_matrix
@@ -35,8 +36,7 @@ def evaluate_localizer(
         ground_truth: usable segments of these videos and their durations.
 
     Returns:
-        detections, and ``{"detection", "frames", "boundaries", "diagnosis", "confusion", "durations", "calibration"}``,
-        JSON-able (schemas/metrics.schema.json). The confusion's background are detections from the best F1's score on.
+        detections; what :func:`measure_detections` gives and ``frames``, JSON-able (schemas/metrics.schema.json).
 
     Raises:
         InputError: no video; a video of unknown duration; bad features.
@@ -59,17 +59,36 @@ def evaluate_localizer(
         raise InputError("evaluation", expected="at least one video", found="none")
     table = pd.concat(detections, ignore_index=True)
     in_steps = frame_accuracy(np.concatenate(best), np.concatenate(truths))["foreground"]
-    believed = best_f1(ground_truth.segments, table)
-    metrics = {
-        "detection": evaluate_detections(ground_truth.segments, table, tiou, list(durations), localizer.labels.labels),
-        "frames": frame_metrics(labelled, truths) | {"foreground_accuracy": in_steps},
-        "boundaries": boundary_errors(ground_truth.segments, table),
-        "diagnosis": diagnose_detections(ground_truth.segments, table, tiou),
-        "confusion": confusion_matrix(ground_truth.segments, table, localizer.labels, believed.threshold),
-        "durations": duration_table(ground_truth.segments, table, tiou),
-        "calibration": calibration(ground_truth.segments, table),
-    }
+    metrics = measure_detections(ground_truth, table, localizer.labels, tiou)
+    metrics["frames"] = frame_metrics(labelled, truths) | {"foreground_accuracy": in_steps}
     return table, metrics
+
+
+def measure_detections(
+    ground_truth: Annotations, detections: pd.DataFrame, labels: LabelSet, tiou: ArrayLike = BALLET_TIOU
+) -> dict[str, Any]:
+    """All measures that need no more than detections.
+
+    Args:
+        ground_truth: usable segments of the videos that were localized, and their durations.
+        detections: segment table with ``score``.
+
+    Returns:
+        ``detection``, ``boundaries``, ``diagnosis``, ``confusion``, ``durations``, ``calibration``, JSON-able. The
+        confusion's background are detections from the score on that gives the best F1.
+
+    Raises:
+        InputError: no ground truth; bad detections.
+    """
+    truth = ground_truth.segments
+    return {
+        "detection": evaluate_detections(truth, detections, tiou, list(ground_truth.durations), labels.labels),
+        "boundaries": boundary_errors(truth, detections),
+        "diagnosis": diagnose_detections(truth, detections, tiou),
+        "confusion": confusion_matrix(truth, detections, labels, best_f1(truth, detections).threshold),
+        "durations": duration_table(truth, detections, tiou),
+        "calibration": calibration(truth, detections),
+    }
 
 
 def _frames(

@@ -100,7 +100,7 @@ def _area(hits: list[bool], positives: int) -> float:
 
 
 def plain_nms(segments: np.ndarray, scores: np.ndarray, method: Method, limit: int) -> list[int]:
-    """Soft-NMS (sigma 0.5) or hard NMS (tIoU 0.5), one candidate after the other; below 0.001 a candidate is dropped."""
+    """Soft-NMS (sigma 0.5) or hard NMS (tIoU 0.5), one candidate after the other; one below 0.001 is dropped."""
     left = [[s, e, p, i] for i, ((s, e), p) in enumerate(zip(segments.tolist(), scores.tolist(), strict=True))]
     picked = []
     while left and len(picked) < limit:
