@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from balletal.report.runs import Run
@@ -109,7 +110,89 @@ def class_bars(runs: Sequence[Run], labels: Sequence[str], tiou: float = 0.5) ->
         return _to_svg(figure, f"Average precision of each class at tIoU {tiou:g}")
 
 
-def at_tiou(detection: dict[str, Any], values: Sequence[float | None], tiou: float) -> float | None:
+# Outcome of a detection (metrics.diagnosis) -> its name and colour.
+OUTCOMES = {
+    "true_positive": ("right", COLOURS[2]),
+    "localization": ("wrong boundary", COLOURS[3]),
+    "wrong_label": ("wrong label", COLOURS[0]),
+    "confusion": ("wrong label and boundary", COLOURS[4]),
+    "double": ("double", COLOURS[1]),
+    "background": ("background", COLOURS[5]),
+}
+
+
+def error_bars(runs: Sequence[Run], tiou: float = 0.5) -> str:
+    """What the detections of each run are, as shares: of as many as there are segments, and of ten times as many."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(11, 1.3 + 0.36 * len(runs)), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, tiers, title in zip(panels, (1, 10), ("as many as steps", "ten times as many"), strict=True):
+            for row, run in enumerate(runs):
+                counts = outcome_counts(run, tiou, tiers)
+                left, total = 0.0, max(sum(counts.values()), 1)
+                for outcome, (name, colour) in OUTCOMES.items():
+                    share = 100 * counts[outcome] / total
+                    axes.barh(row, share, 0.72, left, color=colour, label=name if row == 0 else None)
+                    if share >= 6:
+                        text = f"{share:.0f}"
+                        axes.text(left + share / 2, row, text, ha="center", va="center", color="#ffffff", fontsize=9)
+                    left += share
+            axes.set_yticks(range(len(runs)), [run.name for run in runs])
+            axes.set(xlim=(0, 100), ylim=(len(runs) - 0.5, -0.5), title=f"The best detections of each class, {title}")
+            axes.set_xlabel("share of them, %")
+            axes.grid(axis="y", visible=False)
+            axes.tick_params(axis="y", length=0)
+        _legend(panels[0], len(OUTCOMES))
+        return _to_svg(figure, f"What detections are at tIoU {tiou:g}, " + ", ".join(run.name for run in runs))
+
+
+def outcome_counts(run: Run, tiou: float, tiers: int) -> dict[str, int]:
+    """How many of a run's best detections of each outcome there are; ``tiers`` times as many as segments are asked; none at a
+    threshold that was not evaluated."""
+    diagnosis = run.metrics["diagnosis"]
+    levels = {outcome: at_tiou(diagnosis, diagnosis["counts"][outcome], tiou) for outcome in OUTCOMES}
+    return {outcome: sum((counts or [])[:tiers]) for outcome, counts in levels.items()}
+
+
+def confusion_map(run: Run) -> str:
+    """The label found for each true label, in per cent of its segments; the background's row in per cent of its own."""
+    confusion = run.metrics["confusion"]
+    counts = np.array(confusion["counts"], dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    n = len(counts)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(11, 1.6 + 0.3 * n), layout="constrained")
+        axes = figure.add_subplot()
+        for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
+            share = shares[row, column]
+            colour = COLOURS[2] if row == column else COLOURS[0]
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=share, linewidth=0))
+            ink = "#ffffff" if share > 0.6 else _INK
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9, color=ink)
+        axes.set_xticks(range(n), [*confusion["labels"], "missed"], rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(n), [*confusion["labels"], "background"])
+        axes.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), xlabel="found", ylabel="annotated")
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        return _to_svg(figure, f"Labels found for annotated labels by {run.name}")
+
+
+def reliability_curves(runs: Sequence[Run]) -> str:
+    """Share of right detections over their scores, one line a run; the diagonal is a score that says what it means."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 100], [0, 100], "--", color=_INK, alpha=0.4, linewidth=1)
+        for i, run in enumerate(runs):
+            bins = [b for b in run.metrics["calibration"]["bins"] if b["count"]]
+            score, precision = ([100 * b[key] for b in bins] for key in ("score", "precision"))
+            axes.plot(score, precision, label=run.name, **_line(i))
+        axes.set(xlabel="score, %", ylabel="right detections, %", xlim=(0, 100), ylim=(0, 100))
+        _legend(axes, 2)
+        return _to_svg(figure, "Right detections over scores of " + ", ".join(run.name for run in runs))
+
+
+def at_tiou(detection: dict[str, Any], values: Sequence[Any], tiou: float) -> Any:
     """The value that belongs to one tIoU threshold of a metrics dict; None when the threshold was not evaluated."""
     matching = [value for at, value in zip(detection["tiou"], values, strict=True) if abs(at - tiou) < 1e-6]
     return matching[0] if matching else None

@@ -10,11 +10,12 @@ from string import Template
 from typing import Any
 
 from balletal.report import figures
+from balletal.report.cells import NONE, best_of, cell, count, duration, number, percent, seconds
 from balletal.report.runs import Results, Run
+from balletal.report.sections import errors_section, seeds_table
 from balletal.report.timelines import Shown, choose_shown, timeline_data
 
 _HERE = Path(__file__).parent
-_NONE = '<td class="none">–</td>'
 
 # What the paper printed about its two models: frame accuracy in per cent, of annotated frames. Its boundary loss
 # stood still at about 4805 and both models answered [1, 1] for every boundary.
@@ -47,6 +48,9 @@ def render(results: Results, videos: int | None = None) -> str:
         lead=_lead(results),
         headline=_headline(results.runs),
         background=_background(results.runs),
+        seeds=seeds_table(results.runs),
+        errors_link='<a href="#errors">Errors</a>' if (errors := errors_section(results.runs)) else "",
+        errors=errors,
         map_figure=figures.map_curves(results.runs),
         loss_figure=figures.loss_curves(results.runs),
         class_figure=figures.class_bars(results.runs, ordered),
@@ -105,12 +109,12 @@ def _headline(runs: Sequence[Run]) -> str:
         )
     # Losses of different recipes, sizes and times have no winner.
     winners: list[Any] = [max, max, max, max, min, min, None, None, None, None, None]
-    formats = [_percent] * 4 + [_seconds] * 2 + [_number] * 3 + [_count, _duration]
-    best = [_best(column, winner) for column, winner in zip(zip(*columns, strict=True), winners, strict=True)]
+    formats = [percent] * 4 + [seconds] * 2 + [number] * 3 + [count, duration]
+    best = [best_of(column, winner) for column, winner in zip(zip(*columns, strict=True), winners, strict=True)]
     rows = []
     for run, values in zip(runs, columns, strict=True):
         cells = "".join(
-            _cell(value, write, value is not None and value == top)
+            cell(value, write, value is not None and value == top)
             for value, write, top in zip(values, formats, best, strict=True)
         )
         rows.append(
@@ -118,9 +122,9 @@ def _headline(runs: Sequence[Run]) -> str:
             f'</td><td class="word">{escape(str(run.metrics.get("recipe", "–")))}</td>{cells}</tr>'
         )
     paper = "".join(
-        f'<tr><th scope="row">{model}</th><td class="word">{model}</td><td class="word">as published</td>{_NONE * 2}'
-        f'<td>{accuracy:.1f}</td>{_NONE}<td colspan="2" class="word">constant [1, 1]</td>'
-        f"{_NONE * 2}<td>≈ 4,805</td>{_NONE * 2}</tr>"
+        f'<tr><th scope="row">{model}</th><td class="word">{model}</td><td class="word">as published</td>{NONE * 2}'
+        f'<td>{accuracy:.1f}</td>{NONE}<td colspan="2" class="word">constant [1, 1]</td>'
+        f"{NONE * 2}<td>≈ 4,805</td>{NONE * 2}</tr>"
         for model, accuracy in _PAPER.items()
     )
     return (
@@ -138,11 +142,6 @@ def _background(runs: Sequence[Run]) -> str:
     return f"{100 * share:.1f} % of the frames are background: so much of “all” comes from saying nothing."
 
 
-def _best(values: Sequence[float | None], winner: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return winner(known) if winner and len(known) > 1 else None
-
-
 def _class_table(results: Results, labels: Sequence[str]) -> str:
     """AP of each class: averaged over the thresholds and at tIoU 0.5."""
     counts = results.ground_truth["label"].value_counts()
@@ -154,8 +153,8 @@ def _class_table(results: Results, labels: Sequence[str]) -> str:
         for run in results.runs:
             detection = run.metrics["detection"]
             values = detection.get("ap_by_class", {}).get(label)
-            cells.append(_cell(sum(values) / len(values) if values else None, _percent))
-            cells.append(_cell(figures.ap_at(detection, label, 0.5), _percent))
+            cells.append(cell(sum(values) / len(values) if values else None, percent))
+            cells.append(cell(figures.ap_at(detection, label, 0.5), percent))
         rows.append(
             f'<tr><th scope="row">{escape(label)}</th><td>{int(counts.get(label, 0)):,}</td>{"".join(cells)}</tr>'
         )
@@ -171,30 +170,3 @@ def _shown_table(shown: dict[str, Shown]) -> str:
         f"<td>{100 * choice.precision:.1f}</td><td>{100 * choice.recall:.1f}</td><td>{100 * choice.f1:.1f}</td></tr>"
         for name, choice in shown.items()
     )
-
-
-def _cell(value: float | None, write: Any, best: bool = False) -> str:
-    if value is None:
-        return _NONE
-    return f'<td class="best">{write(value)}</td>' if best else f"<td>{write(value)}</td>"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
-
-
-def _count(value: float) -> str:
-    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schemas import label_set
+from balletal.annotations import read_annotations
+from balletal.labels import LabelSet
+from balletal.metrics.localizer import measure_detections
 
-LABELS = [option["name"] for option in label_set("annchor-coarse")["labels"]]  # type: ignore[index]
+LABEL_SET = LabelSet.load("annchor-coarse")
+LABELS = LABEL_SET.labels
 TIOU = [0.3, 0.4, 0.5, 0.6, 0.7]
 
 
@@ -103,6 +106,9 @@ def _write_run(
         "train_seconds": 143.0 + 90 * noise,
         "data": "AnnChor released features",
     }
+    truth = read_annotations(str(folder.parents[1] / "ground_truth.json"), LABEL_SET)
+    measured = measure_detections(truth, table, LABEL_SET)
+    metrics |= {name: measured[name] for name in ("diagnosis", "confusion", "durations", "calibration")}
     _json(folder / "metrics.json", metrics)
 
 

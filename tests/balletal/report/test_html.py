@@ -97,7 +97,54 @@ def test_many_videos_stay_a_small_page(comparison) -> None:
     results = read_results(comparison(videos=80, runs=4))
     html = render(results)
     assert len(html) < 1_000_000
-    assert len(render(results, videos=5)) < len(html) / 2
+    assert len(html) - len(render(results, videos=5)) > 150_000
+
+
+def rewritten(run: Path, **values: object) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | values))
+
+
+def test_errors_stand_as_they_were_measured(comparison) -> None:
+    folder = comparison(videos=3, runs=2)
+    run = folder / "runs" / "lstm-localize"
+    metrics = json.loads((run / "metrics.json").read_text())
+    gain = metrics["diagnosis"]["gain"] | {"double": 0.4321, "missed": None}
+    rewritten(run, diagnosis=metrics["diagnosis"] | {"gain": gain})
+    sides = metrics["confusion"] | {"sides": {"found": 1234, "swapped": 617, "rate": 0.5}}
+    html = render(read_results(folder))
+    assert "wrong side" not in html
+    rewritten(run, confusion=sides)
+    text = re.sub(r"\s+", " ", Page(render(read_results(folder))).text)
+    assert "43.2" in text
+    assert "wrong side, %" in text
+    assert "1234" in text
+    for words in ("under 0.4 s", "0.4 to 0.7 s", "1.2 s and more", "wrong boundary", "missed"):
+        assert words in text
+    assert f"{100 * metrics['calibration']['ece']:.1f}" in text
+
+
+def test_runs_of_older_measures_have_no_errors_section(comparison) -> None:
+    folder = comparison(videos=2, runs=1)
+    run = folder / "runs" / "lstm-localize"
+    rewritten(run, diagnosis=None)
+    html = render(read_results(folder))
+    assert 'id="errors"' not in html
+    assert 'href="#errors"' not in html
+
+
+def test_seeds_give_mean_and_spread(comparison) -> None:
+    folder = comparison(videos=2, runs=2)
+    assert "standard deviation over seeds" not in render(read_results(folder))
+    first, second = folder / "runs" / "cnn-localize-seed0", folder / "runs" / "cnn-localize-seed1"
+    shutil.move(folder / "runs" / "cnn-localize", first)
+    shutil.copytree(first, second)
+    detection = json.loads((first / "metrics.json").read_text())["detection"]
+    rewritten(first, name=first.name, seed=0, detection=detection | {"average_map": 0.2})
+    rewritten(second, name=second.name, seed=1, detection=detection | {"average_map": 0.3})
+    text = re.sub(r"\s+", " ", Page(render(read_results(folder))).text)
+    assert "25.0 ± 7.1" in text
+    assert "standard deviation over seeds" in text
 
 
 def test_one_run_without_curves(comparison) -> None:
