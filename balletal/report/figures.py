@@ -8,7 +8,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +19,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from balletal.report.runs import Run
+
+T = TypeVar("T")
 
 # Mid tones that stand out on white and on black alike; each run also has a marker or a line style of its own.
 COLOURS = ("#b5495b", "#3d84b8", "#4f9a67", "#c58a2b", "#8a6fc0", "#5f7482")
@@ -147,8 +149,11 @@ def error_bars(runs: Sequence[Run], tiou: float = 0.5) -> str:
 
 
 def outcome_counts(run: Run, tiou: float, tiers: int) -> dict[str, int]:
-    """How many of a run's best detections of each outcome there are; ``tiers`` times as many as segments are asked; none at a
-    threshold that was not evaluated."""
+    """How many there are of each outcome among a run's best detections; 0 at a threshold that was not evaluated.
+
+    Args:
+        tiers: look at so many times as many detections of each class as it has segments, at most 10.
+    """
     diagnosis = run.metrics["diagnosis"]
     levels = {outcome: at_tiou(diagnosis, diagnosis["counts"][outcome], tiou) for outcome in OUTCOMES}
     return {outcome: sum((counts or [])[:tiers]) for outcome, counts in levels.items()}
@@ -192,7 +197,7 @@ def reliability_curves(runs: Sequence[Run]) -> str:
         return _to_svg(figure, "Right detections over scores of " + ", ".join(run.name for run in runs))
 
 
-def at_tiou(detection: dict[str, Any], values: Sequence[Any], tiou: float) -> Any:
+def at_tiou(detection: dict[str, Any], values: Sequence[T], tiou: float) -> T | None:
     """The value that belongs to one tIoU threshold of a metrics dict; None when the threshold was not evaluated."""
     matching = [value for at, value in zip(detection["tiou"], values, strict=True) if abs(at - tiou) < 1e-6]
     return matching[0] if matching else None

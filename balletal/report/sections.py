@@ -33,7 +33,8 @@ def errors_section(runs: Sequence[Run]) -> str:
   A false positive counts in the bin of its own length.</p>
   <div class="scroll"><figure class="wide">{figures.confusion_map(best)}<figcaption>{escape(best.name)}: the class of
   the best scored detection that overlaps each annotated step (tIoU {_TIOU:g}), in per cent of the steps of a row.
-  Background: what is found where no step is, from the score {believed:.2f} on, in per cent of that.</figcaption></figure></div>
+  Background: what is found where no step is, from the score {believed:.2f} on.</figcaption></figure>
+  </div>
   <div class="figures"><figure>{figures.reliability_curves(runs)}<figcaption>Below the dashed line scores promise too
   much, above it too little.</figcaption></figure>
   <div><div class="scroll"><table>{_score_table(runs)}</table></div>
