@@ -20,7 +20,6 @@ from balletal.metrics.durations import duration_table
 from balletal.metrics.frames import GRID_FPS, frame_accuracy, frame_labels, frame_metrics
 from balletal.metrics.operating import best_f1
 from balletal.tal.localizer import Localizer
-from balletal.tal.models import Outputs
 
 
 def evaluate_localizer(
@@ -50,9 +49,10 @@ def evaluate_localizer(
             raise InputError(f"video {video.video_id}", expected="a duration in the annotations", found="none")
         duration = durations[video.video_id]
         truths.append(frame_labels(by_video.get(video.video_id, none), localizer.labels, duration))
-        outputs = localizer.outputs(video) if len(video.features) else None
-        detections.append(localizer.localize(video, duration=duration, outputs=outputs))
-        with_background, foreground = _frames(localizer, video, len(truths[-1]), duration, outputs)
+        times = (np.arange(len(truths[-1]), dtype=np.float64) + 0.5) / GRID_FPS
+        found, scores = localizer.localize_with_scores(video, times, duration=duration)
+        detections.append(found)
+        with_background, foreground = _frames(scores, localizer.recipe.decode.frame_threshold)
         labelled.append(with_background)
         best.append(foreground)
     if not truths:
@@ -91,11 +91,7 @@ def measure_detections(
     }
 
 
-def _frames(
-    localizer: Localizer, video: VideoFeatures, n: int, duration: float, outputs: Outputs | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Class of each of n frames of a 25 fps grid, with background (-1) by threshold and without."""
-    times = (np.arange(n, dtype=np.float64) + 0.5) / GRID_FPS
-    scores = localizer.class_scores(video, times, duration=duration, outputs=outputs)
+def _frames(scores: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Class of each of n frames with scores (n, C): with background (-1) by threshold, and without."""
     best = np.where(scores.max(1) > 0, scores.argmax(1), -1)
-    return np.where(scores.max(1) >= localizer.recipe.decode.frame_threshold, best, -1), best
+    return np.where(scores.max(1) >= threshold, best, -1), best

@@ -69,14 +69,18 @@ class OptimConfig(_Config):
 
 
 class DecodeConfig(_Config):
-    """From outputs to detections (:mod:`balletal.tal.decoding`)."""
+    """From outputs to detections (:mod:`balletal.tal.decoding`, :mod:`balletal.tal.windows`)."""
 
+    window: int | None = Field(None, gt=0, description="features that the model reads at once; None: by its kind")
+    context: int | None = Field(None, ge=0, description="of them at either end, not answered for; None: by its kind")
+    block: float = Field(10.0, gt=0, le=3600, description="seconds; NMS sees a block of time and its two neighbours")
     min_score: float = Field(0.001, ge=0, lt=1)
-    candidates: int = Field(2000, gt=0)
+    candidates: int = Field(2000, gt=0, description="of a block, before NMS")
     nms: Literal["gaussian", "linear", "hard"] = "gaussian"
     sigma: float = Field(0.5, gt=0)
     iou_threshold: float = Field(0.5, ge=0, le=1)
-    max_segments: int = Field(200, gt=0)
+    max_segments: int = Field(200, gt=0, description="of a minute of video, shared out to its blocks")
+    temperature: float = Field(1.0, ge=0.01, le=100, description="divides the logit of the final score")
     frame_threshold: float = Field(0.5, ge=0, le=1, description="below it a frame is called background")
 
 

@@ -24,11 +24,12 @@ from balletal.features.store import VideoFeatures
 from balletal.labels import LabelSet
 from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
-from balletal.segments import segment_table
+from balletal.segments import DETECTION_COLUMNS
 from balletal.tal.config import Recipe
-from balletal.tal.decoding import class_scores, decode, run_model
-from balletal.tal.models import Outputs, TemporalModel
-from balletal.tal.sequences import Grid, on_clip_grid
+from balletal.tal.decoding import ClassScores
+from balletal.tal.models import TemporalModel
+from balletal.tal.sequences import Grid
+from balletal.tal.stream import Stream
 
 MANIFEST, MODEL_FILE, CARD = "bundle.json", "model.safetensors", "card.md"
 FORMAT = "balletal-bundle-1"
@@ -76,36 +77,26 @@ class Localizer:
         duration: float | None = None,
         min_score: float = 0.0,
         top_k: int | None = None,
-        outputs: Outputs | None = None,
+        coarse: bool = False,
     ) -> pd.DataFrame:
-        """Detections of one video, sorted by start, then falling score.
+        """Detections of one video, sorted by start, then falling score; what :meth:`stream` gives in the end.
 
         Args:
             video: features of this bundle's spec; a gap (a segment that failed) yields nothing there.
             duration: seconds; detections end there. None: where the last feature ends.
             min_score: lowest score kept.
             top_k: at most so many, the best.
-            outputs: of :meth:`outputs` for this video, where they are known; None runs the model.
+            coarse: detect the coarse classes: the probabilities of the fine classes of each add up, to at most 1.
 
         Returns:
-            Segment table with ``score``; ``0 <= start < end <= duration``.
+            Segment table with ``score``; ``0 <= start < end <= duration``. There are at most ``decode.max_segments`` a
+            minute.
 
         Raises:
-            InputError: features of another length or not finite.
+            InputError: features of another length or not finite; ``coarse`` without coarse labels.
         """
-        if len(video.features) == 0:
-            return segment_table(score=())
-        duration = float(video.end_s[-1]) if duration is None else duration
-        segments, scores, classes = decode(outputs or self.outputs(video), 0, self.grid, duration, self.recipe.decode)
-        keep = np.flatnonzero(scores >= min_score)[:top_k]
-        table = segment_table(
-            video.video_id,
-            segments[keep, 0],
-            segments[keep, 1],
-            [self.labels.labels[c] for c in classes[keep]],
-            score=scores[keep],
-        )
-        return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
+        stream = self.stream(duration, video_id=video.video_id, min_score=min_score, coarse=coarse)
+        return _whole(stream, video, top_k)
 
     def class_scores(
         self,
@@ -113,29 +104,71 @@ class Localizer:
         times: NDArray[np.float64],
         *,
         duration: float | None = None,
-        outputs: Outputs | None = None,
+        coarse: bool = False,
     ) -> NDArray[np.float64]:
         """How sure the model is of each class at some moments: (len(times), C) in [0, 1].
 
         Args:
             times: ascending seconds.
-            duration, outputs: as in :meth:`localize`.
+            duration, coarse: as in :meth:`localize`; C are the :meth:`class_names`.
         """
-        if len(video.features) == 0:
-            return np.zeros((len(times), len(self.labels)))
-        duration = float(video.end_s[-1]) if duration is None else duration
-        return class_scores(outputs or self.outputs(video), 0, self.grid, duration, self.recipe.decode, times)
+        return self.localize_with_scores(video, times, duration=duration, coarse=coarse)[1]
 
-    def outputs(self, video: VideoFeatures) -> Outputs:
-        """What the model says of each sub-step: a batch of one."""
-        if not np.isfinite(video.features).all():
-            row = int(np.argwhere(~np.isfinite(video.features))[0][0])
-            raise InputError(
-                f"features of {video.video_id}, row {row}", expected="finite values", found="NaN or infinity"
-            )
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        return run_model(self.model, on_clip_grid(video, self.projection), device)
+    def localize_with_scores(
+        self,
+        video: VideoFeatures,
+        times: NDArray[np.float64],
+        *,
+        duration: float | None = None,
+        coarse: bool = False,
+    ) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+        """:meth:`localize` and :meth:`class_scores`; the model runs once."""
+        stream = self.stream(duration, video_id=video.video_id, coarse=coarse)
+        clips = round(float(video.start_s[-1]) / self.spec.stride_s) + 1 if len(video.start_s) else 0
+        scores = ClassScores(times, len(stream.names), clips, self.grid, self.recipe.decode, located=self.model.located)
+        stream.class_scores = scores
+        return _whole(stream, video), scores.result()
+
+    def stream(
+        self,
+        duration: float | None = None,
+        *,
+        video_id: str = "stream",
+        min_score: float = 0.0,
+        coarse: bool = False,
+    ) -> Stream:
+        """Localize a video while it comes in; the arguments are those of :meth:`localize`.
+
+        Raises:
+            InputError: ``coarse`` without coarse labels.
+        """
+        names, merge = self.class_names(coarse), None
+        if coarse:
+            merge = np.array([names.index(self.labels.to_coarse.get(label, label)) for label in self.labels.labels])
+        return Stream(
+            self.model,
+            self.projection,
+            self.recipe,
+            names,
+            merge=merge,
+            video_id=video_id,
+            duration=duration,
+            min_score=min_score,
+        )
+
+    def class_names(self, coarse: bool = False) -> tuple[str, ...]:
+        """The labels in the order of class ids; the coarse ones in the order in which the fine ones name them.
+
+        Raises:
+            InputError: ``coarse``, but the label set has no coarse names.
+        """
+        if not coarse:
+            return self.labels.labels
+        if not self.labels.to_coarse:
+            expected = "labels that have coarse names"
+            raise InputError(f"bundle {self.name}", expected=expected, found=f"label set {self.labels.name}")
+        # A class that has no coarse name is its own.
+        return tuple(dict.fromkeys(self.labels.to_coarse.get(label, label) for label in self.labels.labels))
 
     def to(self, device: torch.device | str) -> "Localizer":
         """Move the model to a device."""
@@ -196,3 +229,12 @@ class Localizer:
             f"# {self.name}\n\nA balletal bundle: finds {len(self.labels)} classes ({self.labels.name}) in features of "
             f"spec {self.spec}.\n\nDigest {self.digest}\n\n{facts}\n"
         )
+
+
+def _whole(stream: Stream, video: VideoFeatures, top_k: int | None = None) -> pd.DataFrame:
+    """What a stream that is fed a whole video gives."""
+    parts = [stream.push(video.features, video.start_s), stream.finish()]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1])[list(DETECTION_COLUMNS)]
+    if top_k is not None:
+        table = table.nlargest(top_k, "score")
+    return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)

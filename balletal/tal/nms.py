@@ -17,23 +17,27 @@ def soft_nms(
     segments: ArrayLike,
     scores: ArrayLike,
     *,
+    labels: ArrayLike | None = None,
+    counted: ArrayLike | None = None,
     method: Method = "gaussian",
     sigma: float = 0.5,
     iou_threshold: float = 0.5,
     min_score: float = 0.0,
     max_segments: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Pick segments by descending score; each pick lowers the scores of those it overlaps.
+    """Pick segments by descending score; each pick lowers the scores of those of its class that it overlaps.
 
-    The segments are taken as of one class. After each pick the remaining ones whose lowered score is below
-    ``min_score`` are dropped; the first pick is never dropped, whatever its score. Equal scores: input order.
+    After each pick the remaining ones of its class whose lowered score is below ``min_score`` are dropped; the first
+    pick of a class is never dropped, whatever its score. Equal scores: by class, then input order.
 
     Args:
         segments: (N, 2) seconds.
         scores: (N,).
+        labels: (N,) class ids; None: all are of one class.
+        counted: (N,) bool, those of interest: it ends when none of them is left. The others lower scores as well.
         method: how a score is lowered: ``gaussian`` times exp(-IoU^2 / sigma), ``linear`` times (1 - IoU) where
             IoU >= ``iou_threshold``, ``hard`` drops the segment there.
-        max_segments: stop after so many picks; None picks all.
+        max_segments: stop after so many picks of those that are ``counted``; None picks all.
 
     Returns:
         segments (K, 2), lowered scores (K,) and indices (K,) into the input, in order of selection (descending score).
@@ -43,37 +47,55 @@ def soft_nms(
     """
     segments = np.asarray(segments, dtype=np.float64).reshape(-1, 2)
     scores = np.asarray(scores, dtype=np.float64)
-    _check(segments, scores, method, sigma)
-    limit = len(scores) if max_segments is None else max_segments
+    labels = np.zeros(len(segments), np.int64) if labels is None else np.asarray(labels)
+    counted = np.ones(len(segments), bool) if counted is None else np.asarray(counted, dtype=bool)
+    _check(segments, scores, labels, counted, method, sigma)
 
-    # The segments still to be picked, as compact columns that shrink together.
-    index = np.arange(len(scores))
-    start, end, score = segments[:, 0], segments[:, 1], scores.copy()
+    # Class after class: what a pick can lower is one slice. Those that are picked or dropped score minus infinity.
+    order = np.argsort(labels, kind="stable")
+    labels, counted, score = labels[order], counted[order], scores[order]
+    first, last = (np.searchsorted(labels, labels, side).tolist() for side in ("left", "right"))
+    start, end = segments[order].T.copy()
     length = end - start + _EPSILON
     picked: list[int] = []
     picked_scores: list[float] = []
-    while len(index) and len(picked) < limit:
+    left = int(counted.sum())  # of those that are counted, neither picked nor dropped
+    wanted = left if max_segments is None else max_segments
+    while left and wanted > 0:
         best = int(score.argmax())
-        picked.append(int(index[best]))
+        picked.append(best)
         picked_scores.append(float(score[best]))
-        overlap = (np.minimum(end, end[best]) - np.maximum(start, start[best])).clip(min=0.0)
-        iou = overlap / (length + length[best] - overlap)
+        wanted -= int(counted[best])
+        mine = slice(first[best], last[best])
+        overlap = np.maximum(np.minimum(end[mine], end[best]) - np.maximum(start[mine], start[best]), 0.0)
+        iou = overlap / (length[mine] + length[best] - overlap)
+        there = score[mine] > -np.inf
+        lowered = np.where(there, score[mine], 0.0)
         if method == "gaussian":
-            score = score * np.exp(-(iou**2) / sigma)
+            lowered *= np.exp(-(iou * iou) / sigma)
         elif method == "linear":
-            score = np.where(iou >= iou_threshold, score * (1.0 - iou), score)
-        keep = score >= min_score
+            lowered[iou >= iou_threshold] *= 1.0 - iou[iou >= iou_threshold]
+        kept = there & (lowered >= min_score)
         if method == "hard":
-            keep &= iou < iou_threshold
-        keep[best] = False
-        index, start, end, length, score = index[keep], start[keep], end[keep], length[keep], score[keep]
-    indices = np.array(picked, dtype=np.int64)
+            kept &= iou < iou_threshold
+        kept[best - mine.start] = False
+        score[mine] = np.where(kept, lowered, -np.inf)
+        left -= int(np.count_nonzero(there & ~kept & counted[mine]))
+    indices = order[np.array(picked, dtype=np.int64)]
     return segments[indices], np.array(picked_scores), indices
 
 
-def _check(segments: NDArray[np.float64], scores: NDArray[np.float64], method: str, sigma: float) -> None:
-    if scores.shape != (len(segments),):
-        raise InputError("soft_nms", expected=f"{len(segments)} scores", found=f"shape {scores.shape}")
+def _check(
+    segments: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    labels: NDArray,
+    counted: NDArray[np.bool_],
+    method: str,
+    sigma: float,
+) -> None:
+    for name, values in (("scores", scores), ("labels", labels), ("counted", counted)):
+        if values.shape != (len(segments),):
+            raise InputError("soft_nms", expected=f"{len(segments)} {name}", found=f"shape {values.shape}")
     if not (np.isfinite(segments).all() and np.isfinite(scores).all()):
         raise InputError("soft_nms", expected="finite segments and scores", found="NaN or infinity")
     if method not in ("gaussian", "linear", "hard"):
