@@ -41,6 +41,7 @@ def score(
     store: str | None = None,
     min_score: float = 0.0,
     top_k: int | None = None,
+    coarse: bool = False,
     weights: Weights = None,
     flow: str | None = None,
     video_ids: VideoIds = "stem",
@@ -55,19 +56,21 @@ def score(
     Args:
         bundle: readable on every node, like the store.
         min_score, top_k: of a video's detections, those of at least this score, and at most so many.
+        coarse: detect the coarse classes of a bundle of fine labels.
         weights, flow: of the backbone, where they are not its own: see :func:`workflows.extract.extract`.
 
     Returns:
         What ``run.json`` holds.
 
     Raises:
-        InputError: no bundle, no store, no video.
+        InputError: no bundle, no store, no video; ``coarse``, but the bundle's labels have no coarse names.
         SpecMismatchError: the store holds features of other specs than the bundle's; both are named.
     """
     if (videos is None) == (store is None):
         raise InputError("score", expected="videos or a store", found="both" if videos else "neither")
     started = time.monotonic()
     localizer = Localizer.load(bundle)
+    localizer.class_names(coarse)  # told before any work
     with ray_session(address):
         if videos is not None:
             store = files.join(out, "store")
@@ -83,7 +86,8 @@ def score(
             chosen, errors = opened.video_ids(), opened.errors()[:0]
         say(f"{len(chosen)} videos, {localizer.name} ({localizer.digest[:12]})")
         known = opened.videos()
-        detections, failures = _localize_all(files.absolute(bundle), opened, chosen, known, min_score, top_k)
+        options = {"min_score": min_score, "top_k": top_k, "coarse": coarse}
+        detections, failures = _localize_all(files.absolute(bundle), opened, chosen, known, options)
 
     errors = pd.concat([errors, _error_rows(failures, known, opened.uri)], ignore_index=True)
     failed = {*errors["video_id"]}
@@ -96,8 +100,7 @@ def score(
         "videos": len({*chosen, *failed}),
         "videos_failed": len(failed),
         "detections": len(detections),
-        "min_score": min_score,
-        "top_k": top_k,
+        **options,
         "seconds": round(time.monotonic() - started, 2),
     }
     files.write_json(files.join(out, "run.json"), summary)
@@ -109,8 +112,7 @@ def _localize_all(
     store: FeatureStore,
     video_ids: list[str],
     known: pd.DataFrame,
-    min_score: float,
-    top_k: int | None,
+    options: dict[str, Any],
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """Detections of all videos by video id; and (video_id, type, message) of those that failed."""
     if not video_ids:
@@ -124,7 +126,7 @@ def _localize_all(
         ray.data.from_items(rows, override_num_blocks=tasks)
         .map_batches(
             _Localize,
-            fn_constructor_args=(bundle, store, min_score, top_k),
+            fn_constructor_args=(bundle, store, options),
             batch_size=VIDEOS_PER_TASK,
             compute=ActorPoolStrategy(min_size=1, max_size=min(tasks, max(1, int(ray.cluster_resources()["CPU"]) - 1))),
             num_cpus=1,
@@ -151,11 +153,11 @@ _ROWS = pa.schema(
 class _Localize:
     """The model, in an actor. A video that cannot be localized gives one row that says why."""
 
-    def __init__(self, bundle: str, store: FeatureStore, min_score: float, top_k: int | None) -> None:
+    def __init__(self, bundle: str, store: FeatureStore, options: dict[str, Any]) -> None:
         torch.set_num_threads(1)
         self.localizer = Localizer.load(bundle)
         self.store = store
-        self.options: dict[str, Any] = {"min_score": min_score, "top_k": top_k}
+        self.options = options  # of Localizer.localize
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         durations = dict(zip(batch["video_id"], batch["duration"], strict=True))
@@ -210,6 +212,7 @@ def main(
     store: Annotated[str | None, typer.Option(help="Feature store, instead of videos.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections below this score.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="At most so many detections a video.")] = None,
+    coarse: Annotated[bool, typer.Option("--coarse", help="Answer in the coarse classes of a fine bundle.")] = False,
     weights: Annotated[
         list[str] | None, typer.Option(help="Backbone weights: a name or a file, once a stream.", show_default="own")
     ] = None,
@@ -230,6 +233,7 @@ def main(
         store=store,
         min_score=min_score,
         top_k=top_k,
+        coarse=coarse,
         weights=weights,
         flow=flow,
         video_ids=video_id,

@@ -135,3 +135,8 @@ def test_features_of_another_spec_are_refused(tiny_bundle, tmp_path: Path) -> No
 def test_videos_or_a_store(tiny_bundle, tmp_path: Path, given: dict[str, str]) -> None:
     with pytest.raises(InputError, match="videos or a store"):
         score(tiny_bundle.folder, str(tmp_path), **given)  # type: ignore[arg-type]
+
+
+def test_coarse_labels_are_refused_before_any_work(tiny_bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected labels that have coarse names, found label set annchor-coarse"):
+        score(tiny_bundle.folder, str(tmp_path), store=str(tmp_path / "none"), coarse=True)

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from balletal.tal.config import DecodeConfig
-from balletal.tal.decoding import class_scores, decode
+from balletal.tal.decoding import Decoder, class_scores, decode, read_outputs, temper
 from balletal.tal.models import Outputs, grid_points
+from balletal.tal.nms import soft_nms
 from balletal.tal.sequences import Grid
 from balletal.tal.targets import localize_targets
 
@@ -75,3 +76,98 @@ def test_class_scores_of_the_paper_recipe_are_the_class_heads(spec):
     scores = class_scores(outputs, 0, Grid.of(spec, 1), 9.0, DecodeConfig(), np.array([0.0, 0.3, 0.6, 5.0]))
     assert scores.argmax(1).tolist() == [1, 1, 0, 0]
     assert scores.sum(1) == pytest.approx(np.ones(4))
+
+
+def _busy(steps: int, classes: int = 2, length: float = 6.0) -> Outputs:
+    """Answers of which each overlaps many others."""
+    torch.manual_seed(0)
+    mask = torch.ones(1, steps, dtype=torch.bool)
+    said = torch.rand(1, steps, 2) * length
+    return Outputs(torch.randn(1, steps, classes), said, torch.randn(1, steps), mask, *grid_points(steps, 1))
+
+
+def test_blocks_leave_no_seams():
+    outputs, grid = _busy(1200), Grid(0.0, 0.1)
+    config = DecodeConfig(block=10.0, max_segments=10**6, candidates=10**6)
+    found = decode(outputs, 0, grid, 120.0, config)
+    # One NMS over the whole video, class by class.
+    answers = read_outputs(outputs, 0, grid, (0.0, 120.0))
+    segments = answers.segments.clip(0.0, 120.0)
+    for label in range(2):
+        expected, scores, _ = soft_nms(segments, answers.scores[:, label], min_score=config.min_score)
+        mine = found.labels == label
+        assert len(scores) == mine.sum() > 1000
+        said, wanted = (
+            {tuple(s): p for s, p in zip(*x, strict=True)}
+            for x in ((found.segments[mine], found.scores[mine]), (expected.tolist(), scores))
+        )
+        assert said.keys() == wanted.keys()
+        assert max(abs(said[s] - wanted[s]) for s in wanted) < 1e-3
+
+
+@pytest.mark.parametrize(("point", "segment"), [(0, (0, 20)), (19, (0, 30)), (20, (10, 38)), (39, (20, 38))])
+def test_a_segment_reaches_as_far_as_the_neighbouring_blocks(point, segment):
+    outputs = _busy(40)._replace(boundaries=torch.full((1, 40, 2), 1000.0), mask=torch.arange(40)[None] == point)
+    segments = decode(outputs, 0, Grid(0.0, 1.0), 38.0, DecodeConfig(block=10.0)).segments
+    assert {tuple(s) for s in segments.tolist()} == {segment}
+
+
+def test_limits_are_a_blocks():
+    config = DecodeConfig(block=10.0, max_segments=12, min_score=0.0)
+    grid = Grid(0.0, 0.1)
+    found = decode(_busy(600), 0, grid, 60.0, config)
+    assert len(found.scores) == 12
+    middles = found.segments.mean(1)
+    assert (np.bincount((middles // 10).astype(int)) > 0).all()
+    few = decode(
+        _busy(600, length=0.4), 0, grid, 60.0, config.model_copy(update={"candidates": 1, "max_segments": 200})
+    )
+    assert len(few.scores) == 6
+
+
+def test_a_block_is_finished_when_its_neighbours_are_answered():
+    outputs, grid = _busy(100), Grid(0.0, 1.0)
+    decoder = Decoder(grid, DecodeConfig(block=10.0, max_segments=600), located=True)
+    decoder.add(read_outputs(outputs, 0, grid, (0.0, 100.0)))
+    assert len(decoder.finish(19.0, None).scores) == 0
+    first = decoder.finish(20.0, None)
+    assert 0 < len(first.scores) <= 2 * 10
+    assert len(decoder.finish(20.0, None).scores) == 0
+    held = decoder.held
+    rest = decoder.copy().finish(np.inf, 100.0)
+    assert decoder.held == held  # a copy's end is not its own
+    whole = decode(outputs, 0, grid, 100.0, DecodeConfig(block=10.0, max_segments=600))
+    assert sorted([*first.scores, *rest.scores]) == sorted(whole.scores)
+
+
+def test_a_temperature_changes_scores_not_their_order():
+    cold, plain, hot = (
+        decode(_busy(100), 0, Grid(0.0, 0.1), 10.0, DecodeConfig(temperature=t)) for t in (0.5, 1.0, 2.0)
+    )
+    for other, t in ((cold, 0.5), (hot, 2.0)):
+        assert np.array_equal(other.segments, plain.segments)
+        logit = np.log(plain.scores / (1 - plain.scores)) / t
+        assert other.scores == pytest.approx(1 / (1 + np.exp(-logit)))
+    for t in (0.01, 100.0):
+        assert temper(np.array([0.0, 0.5, 1.0]), t).tolist() == [0.0, 0.5, 1.0]
+    times = np.arange(0, 10, 0.1)
+    scores = [class_scores(_busy(100), 0, Grid(0.0, 0.1), 10.0, DecodeConfig(temperature=t), times) for t in (1.0, 2.0)]
+    assert scores[1] == pytest.approx(temper(scores[0], 2.0))
+
+
+def test_probabilities_of_merged_classes_add_up():
+    outputs = _busy(50, classes=3)
+    outputs = outputs._replace(quality=torch.full((1, 50), 30.0))  # of 1, so that a score is the root of a probability
+    fine = read_outputs(outputs, 0, Grid(0.0, 1.0), (0.0, 50.0)).scores ** 2
+    merged = read_outputs(outputs, 0, Grid(0.0, 1.0), (0.0, 50.0), np.array([0, 1, 0])).scores ** 2
+    assert merged[:, 0] == pytest.approx((fine[:, 0] + fine[:, 2]).clip(max=1.0))
+    assert merged[:, 1] == pytest.approx(fine[:, 1])
+    assert (fine[:, 0] + fine[:, 2]).max() > 1.0 >= merged.max()
+
+
+def test_class_scores_are_those_of_the_best_candidate_that_covers_a_moment():
+    outputs, grid, times = _busy(200), Grid(0.0, 0.1), np.sort(np.random.default_rng(0).uniform(-1, 21, 300))
+    answers = read_outputs(outputs, 0, grid, (0.0, 20.0))
+    covers = (answers.segments[:, :1] <= times) & (times < answers.segments[:, 1:])  # (points, times)
+    expected = (covers[..., None] * answers.scores[:, None]).max(0)
+    assert class_scores(outputs, 0, grid, 20.0, DecodeConfig(), times) == pytest.approx(expected)

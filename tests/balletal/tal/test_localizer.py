@@ -127,3 +127,37 @@ def test_a_bundle_that_was_changed_is_refused(localizer, tmp_path):
     (tmp_path / "bundle.json").write_text(json.dumps(manifest))
     with pytest.raises(Exception, match="they differ in stride: 8 against 4"):
         Localizer.load(str(tmp_path))
+
+
+def test_a_fine_bundle_answers_coarse_labels(localizer):
+    fine = LabelSet(
+        "sides", ("Jump", "TurnRight", "Bow", "TurnLeft"), coarse=(("TurnRight", "Turn"), ("TurnLeft", "Turn"))
+    )
+    recipe = localizer.recipe
+    torch.manual_seed(0)
+    model = TemporalModel(recipe.model, 4, 4)
+    bundle = Localizer("fine", fine, localizer.projection, recipe, model)
+    assert bundle.class_names(coarse=True) == ("Jump", "Turn", "Bow")  # those without a coarse name stay
+    found = bundle.localize(video(), coarse=True)
+    assert set(found.label) == {"Jump", "Turn", "Bow"}
+    times = np.arange(0, 9, 0.1)
+    scores, merged = bundle.class_scores(video(), times), bundle.class_scores(video(), times, coarse=True)
+    assert merged.shape == (90, 3)
+    assert merged[:, [0, 2]] == pytest.approx(scores[:, [0, 2]])
+    sides = scores[:, [1, 3]]
+    assert (merged[:, 1] >= sides.max(1)).all()
+    assert (merged[:, 1] <= np.sqrt((sides**2).sum(1)) + 1e-9).all()
+    table, both = bundle.localize_with_scores(video(), times, coarse=True)
+    assert table.equals(found)
+    assert np.array_equal(both, merged)
+    with pytest.raises(InputError, match=r"bundle cnn-localize: expected labels that have coarse names, found .* two"):
+        localizer.localize(video(), coarse=True)
+
+
+def test_class_scores_of_a_long_video_are_those_of_the_whole_sequence(localizer):
+    recipe = localizer.recipe
+    short = recipe.model_copy(update={"decode": recipe.decode.model_copy(update={"window": 40})})
+    parts = Localizer("w", localizer.labels, localizer.projection, short, localizer.model)
+    times = np.arange(0, 100, 0.04)
+    long = video(300)
+    assert parts.class_scores(long, times) == pytest.approx(localizer.class_scores(long, times), abs=1e-5)

@@ -62,6 +62,26 @@ def test_equals_the_plain_loop(items, method, sigma, iou_threshold, min_score, m
     assert (np.diff(got_scores) <= 1e-12).all()
 
 
+@settings(deadline=None)
+@given(candidates, st.sampled_from(["gaussian", "linear", "hard"]), st.integers(0, 12))
+def test_classes_are_picked_from_together_as_each_alone(items, method, wanted):
+    segments = np.array([[s, s + length] for s, length, _ in items]).reshape(-1, 2)
+    scores = np.array([p / 10 for *_, p in items])
+    labels = np.arange(len(items)) % 3
+    _, lowered, indices = soft_nms(segments, scores, labels=labels, method=method)
+    assert (np.diff(lowered) <= 1e-12).all()
+    for label in range(3):
+        mine = np.flatnonzero(labels == label)
+        _, alone, picked = soft_nms(segments[mine], scores[mine], method=method)
+        assert indices[labels[indices] == label].tolist() == mine[picked].tolist()
+        np.testing.assert_array_equal(lowered[labels[indices] == label], alone)
+    # Of those that count, the first ones: the others lower scores, and are picked on the way.
+    counted = np.arange(len(items)) % 2 == 0
+    *_, some = soft_nms(segments, scores, labels=labels, counted=counted, method=method, max_segments=wanted)
+    assert some.tolist() == indices[: len(some)].tolist()
+    assert counted[some].sum() == min(wanted, counted[indices].sum())
+
+
 SEGMENTS, SCORES = [[0, 2], [1, 3], [10, 11]], [0.9, 0.8, 0.3]  # IoU of the first two: 1/3
 
 
