@@ -1,5 +1,6 @@
 """Non-maximum suppression of overlapping segments: hard, or soft (Bodla et al. 2017) as ActionFormer has it in time."""
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -53,34 +54,38 @@ def soft_nms(
 
     # Class after class: what a pick can lower is one slice. Those that are picked or dropped score minus infinity.
     order = np.argsort(labels, kind="stable")
-    labels, counted, score = labels[order], counted[order], scores[order]
-    first, last = (np.searchsorted(labels, labels, side).tolist() for side in ("left", "right"))
+    counted, score = counted[order], scores[order]
     start, end = segments[order].T.copy()
     length = end - start + _EPSILON
+    _, first, which = np.unique(labels[order], return_index=True, return_inverse=True)
+    edges, class_of = [*first.tolist(), len(order)], which.tolist()
+    columns = [tuple(x[a:b] for x in (start, end, length, score, counted)) for a, b in pairwise(edges)]
+    counts = [int(np.count_nonzero(mine[-1])) for mine in columns]  # that are neither picked nor dropped
     picked: list[int] = []
     picked_scores: list[float] = []
-    left = int(counted.sum())  # of those that are counted, neither picked nor dropped
-    wanted = left if max_segments is None else max_segments
+    left, wanted = sum(counts), len(order) if max_segments is None else max_segments
     while left and wanted > 0:
         best = int(score.argmax())
         picked.append(best)
         picked_scores.append(float(score[best]))
         wanted -= int(counted[best])
-        mine = slice(first[best], last[best])
-        overlap = np.maximum(np.minimum(end[mine], end[best]) - np.maximum(start[mine], start[best]), 0.0)
-        iou = overlap / (length[mine] + length[best] - overlap)
-        there = score[mine] > -np.inf
-        lowered = np.where(there, score[mine], 0.0)
+        c = class_of[best]
+        starts, ends, lengths, current, own = columns[c]
+        overlap = np.maximum(np.minimum(ends, end[best]) - np.maximum(starts, start[best]), 0.0)
+        iou = overlap / (lengths + length[best] - overlap)
         if method == "gaussian":
-            lowered *= np.exp(-(iou * iou) / sigma)
-        elif method == "linear":
-            lowered[iou >= iou_threshold] *= 1.0 - iou[iou >= iou_threshold]
-        kept = there & (lowered >= min_score)
+            factor = np.exp(-(iou * iou) / sigma)
+        else:
+            factor = 1.0 - (iou >= iou_threshold) * (iou if method == "linear" else 1.0)
+        with np.errstate(invalid="ignore"):  # 0 times minus infinity: not kept either
+            lowered = current * factor
+        kept = lowered >= min_score
         if method == "hard":
             kept &= iou < iou_threshold
-        kept[best - mine.start] = False
-        score[mine] = np.where(kept, lowered, -np.inf)
-        left -= int(np.count_nonzero(there & ~kept & counted[mine]))
+        kept[best - edges[c]] = False
+        current[:] = np.where(kept, lowered, -np.inf)
+        still = int(np.count_nonzero(kept & own))
+        left, counts[c] = left + still - counts[c], still
     indices = order[np.array(picked, dtype=np.int64)]
     return segments[indices], np.array(picked_scores), indices
 
