@@ -6,6 +6,7 @@ from balletal.annotations.formats import read_annotations, write_csv, write_webv
 from balletal.annotations.splits import (
     By,
     Split,
+    cross_validation,
     load_split,
     make_split,
     save_split,
@@ -22,6 +23,7 @@ __all__ = [
     "Split",
     "cleaning_report",
     "closest_label_set",
+    "cross_validation",
     "load_split",
     "make_split",
     "read_annotations",

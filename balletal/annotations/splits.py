@@ -75,13 +75,41 @@ def split_by_variation(video_ids: Iterable[str], seed: int, fractions: Sequence[
     return {video_id: drawn[variation_of(video_id)] for video_id in ids}
 
 
+def cross_validation(video_ids: Iterable[str], by: By, folds: int, seed: int = 0) -> list[Split]:
+    """Splits that each hold out another part of the videos: every video is validated on once, and never testing.
+
+    Args:
+        by: ``video``, or ``variation``: all videos of a variation are held out together.
+        folds: parts, as equal in videos as whole variations allow.
+
+    Raises:
+        InputError: ``published``; fewer than two folds, or fewer videos (variations) than folds.
+    """
+    if by == "published":
+        raise InputError("folds", expected="a split by video or variation", found=by)
+    ids = sorted(set(video_ids))
+    groups: dict[str, list[str]] = {}
+    for video_id in ids:
+        groups.setdefault(video_id if by == "video" else variation_of(video_id), []).append(video_id)
+    if not 2 <= folds <= len(groups):
+        raise InputError("folds", expected=f"2 to {len(groups)}, the {by}s that there are", found=str(folds))
+    held: list[list[str]] = [[] for _ in range(folds)]
+    for name in _shuffled(groups, seed):
+        min(held, key=len).extend(groups[name])
+    return [Split(by, seed, {v: "validation" if v in set(part) else "training" for v in ids}) for part in held]
+
+
+def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+    # Drawn by hash: one more video moves hardly any other, and no random generator can change under it.
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+
+
 def _draw(names: list[str], seed: int, fractions: Sequence[float]) -> dict[str, str]:
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError("split", expected="three fractions that add up to 1", found=str(list(fractions)))
     if not names:
         raise InputError("split", expected="at least one video", found="none")
-    # Drawn by hash: one more video moves hardly any other, and no random generator can change under it.
-    drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    drawn = _shuffled(names, seed)
     enough = len(names) >= sum(fraction > 0 for fraction in fractions)
     held = [max(round(fraction * len(names)), int(enough and fraction > 0)) for fraction in fractions[1:]]
     subset = ["validation"] * held[0] + ["testing"] * held[1]

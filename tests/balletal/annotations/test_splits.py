@@ -6,6 +6,7 @@ import pytest
 
 from balletal.annotations import (
     Annotations,
+    cross_validation,
     load_split,
     make_split,
     save_split,
@@ -58,6 +59,30 @@ def test_one_more_video_moves_few():
 )
 def test_few_videos(n, fractions, expected):
     assert Counter(split_by_video([f"v{i}" for i in range(n)], 0, fractions).values()) == expected
+
+
+@pytest.mark.parametrize("by", ["video", "variation"])
+def test_folds_hold_out_every_video_once(by):
+    splits = cross_validation(IDS, by, 4, seed=3)
+    held = [split.video_ids("validation") for split in splits]
+    assert sorted(video_id for part in held for video_id in part) == sorted(IDS)
+    assert [len(part) for part in held] == ([25] * 4 if by == "video" else [40, 20, 20, 20])
+    for split, part in zip(splits, held, strict=True):
+        assert set(split.video_ids("training")) == set(IDS) - set(part)
+        assert not split.video_ids("testing")
+        if by == "variation":
+            assert not {v[:3] for v in part} & {v[:3] for v in split.video_ids("training")}
+    assert cross_validation(reversed(IDS), by, 4, seed=3) == splits
+    assert cross_validation(IDS, by, 4, seed=4) != splits
+
+
+def test_folds_that_cannot_be():
+    with pytest.raises(InputError, match="2 to 5, the variations"):
+        cross_validation(IDS, "variation", 6)
+    with pytest.raises(InputError, match="2 to 100, the videos"):
+        cross_validation(IDS, "video", 1)
+    with pytest.raises(InputError, match="by video or variation"):
+        cross_validation(IDS, "published", 2)
 
 
 def test_published():
