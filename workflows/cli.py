@@ -17,7 +17,13 @@ COMMANDS = {
         "fit-projection": "fit_projection",
         "errors": "errors",
     },
-    "Models": {"train": "train", "compare": "compare", "evaluate": "evaluate", "report": "report"},
+    "Models": {
+        "train": "train",
+        "tune": "tune",
+        "compare": "compare",
+        "evaluate": "evaluate",
+        "report": "report",
+    },
     "Use": {"score": "score", "export": "export", "serve": "serve.command", "pipeline": "pipeline"},
     "This machine": {"doctor": "doctor"},
 }

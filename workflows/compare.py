@@ -1,208 +1,179 @@
-"""Compare models and recipes on one split of one feature store: the paper's Table 2, measured.
+"""Compare features, models and recipes on the same videos: the paper's Table 2, measured, with spread and cost.
 
-sequences once -> one training run for each model x recipe x seed, side by side -> comparison.json, .csv, report.html
+cells (features x folds) once -> one training run for each cell x model x recipe x seed, side by side -> folds measured
+as one -> what each model costs -> comparison.json, comparison.csv, summary.csv, report.html
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-import pandas as pd
 import ray
 import typer
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray.exceptions import RayTaskError
-from rich.table import Table
 
 from balletal import files
-from balletal.annotations import By, Split, load_split, make_split, read_annotations
+from balletal.annotations import read_annotations
 from balletal.errors import BalletalError
-from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
-from balletal.projection import Projection
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
 from workflows.cluster import ray_session
+from workflows.comparison_config import CompareConfig, ComparisonConfig
+from workflows.comparison_data import Cell, draw_split, make_cells
+from workflows.comparison_results import comparison_table, cost_of, over_seeds, pool_folds, show
 from workflows.config import merged, read_yaml, validated, with_settings
-from workflows.console import print_json, run, say, stderr
+from workflows.console import print_json, run, say
 from workflows.report import report
 from workflows.train import prepare, train
 
-
-class SplitConfig(BaseModel):
-    """How videos are divided: drawn, or read from a file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    by: By = "video"
-    seed: int = 0
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    file: str | None = None
+__all__ = ["Cell", "CompareConfig", "ComparisonConfig", "compare", "draw_split", "make_cells", "show"]
 
 
-class ComparisonConfig(BaseModel):
-    """What every comparison needs to know, wherever its features come from."""
+@dataclass(frozen=True)
+class Planned:
+    """One training run: ``name`` is that of its row, which all folds share."""
 
-    model_config = ConfigDict(extra="forbid")
-
+    cell: Cell
+    model: ModelName
+    recipe: RecipeName
+    seed: int
+    name: str
     out: str
-    annotations: str
-    labels: str = "annchor-coarse"
-    split: SplitConfig = SplitConfig()
-    models: list[ModelName] = Field(["lstm", "cnn"], min_length=1)
-    recipes: list[RecipeName] = Field(["paper", "localize"], min_length=1)
-    seeds: list[int] = Field([0], min_length=1)
-    # Values of a recipe by what they apply to: a recipe's name, or "<model>-<recipe>", which goes over it.
-    overrides: dict[str, dict[str, Any]] = {}
-    workers: int = Field(1, gt=0, description="Ray Train workers of a run")
-    data: str = Field("", description="what the models learn from, with its licence")
 
-    @field_validator("out")
-    @classmethod
-    def _local(cls, out: str) -> str:
-        if "://" in out:  # said before hours of training, not by the report after them
-            raise ValueError("should be a local folder: the report is not written to object stores yet")
-        return out
+    @property
+    def title(self) -> str:
+        return self.name if self.cell.fold is None else f"{self.name}, fold {self.cell.fold}"
 
 
-class CompareConfig(ComparisonConfig):
-    """A comparison on features and a projection that stand."""
-
-    store: str
-    projection: str
-
-
-def draw_split(config: ComparisonConfig, store: FeatureStore) -> Split:
-    """The configured split of the videos that have both features and annotations."""
-    if config.split.file is not None:
-        return load_split(config.split.file)
-    annotated = read_annotations(config.annotations, LabelSet.load(config.labels)).select(store.video_ids())
-    return make_split(annotated, config.split.by, config.split.seed, config.split.fractions)
-
-
-def compare(
-    config: ComparisonConfig, store: FeatureStore, projection: Projection, split: Split
-) -> list[dict[str, Any]]:
-    """Train and measure every pair of model and recipe, as many at once as there are CPUs (or GPUs).
+def compare(config: ComparisonConfig, cells: list[Cell]) -> list[dict[str, Any]]:
+    """Train and measure every model and recipe on every cell, as many at once as there are CPUs (or GPUs).
 
     Returns:
-        the metrics of each run, also written to ``comparison.json`` and ``comparison.csv`` in ``config.out``.
+        the metrics of each run with its ``cost``, sorted by name, also written to ``comparison.json``; the folds of a
+        run are one. ``comparison.csv`` has one row a run, ``summary.csv`` means and spread over seeds.
     """
     out = files.absolute(config.out)  # Ray Train takes no relative folder
     labels = LabelSet.load(config.labels)
-    annotated = read_annotations(config.annotations, labels).select(store.video_ids())
-    prepare(store, projection, annotated, labels, split, out)
-    resources = ray.cluster_resources()
-    cpus = int(resources.get("CPU", 1))
-    units = int(resources.get("GPU", 0)) or cpus
-    planned = [(m, r, s) for m in config.models for r in config.recipes for s in config.seeds]
-    at_once = max(1, min(len(planned), units // config.workers))
-    cpus_each = max(1, cpus // (at_once * config.workers))
-    # The dearest runs first, so that the last one to end is a short one.
-    waiting = sorted(planned, key=lambda pair: pair[1] == "paper")
-    running: dict[ray.ObjectRef, str] = {}
-    done: dict[str, dict[str, Any]] = {}
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            model, recipe_name, seed = waiting.pop(0)
-            name = f"{model}-{recipe_name}" + (f"-seed{seed}" if len(config.seeds) > 1 else "")
-            say(f"{name}: training")
-            running[
-                _train.remote(
-                    store,
-                    projection,
-                    labels,
-                    _recipe(config, model, recipe_name, seed),
-                    prepared=out,
-                    out=files.join(out, "runs", name),
-                    name=name,
-                    recipe_name=recipe_name,
-                    workers=config.workers,
-                    cpus=cpus_each,
-                    data=config.data,
-                )
-            ] = name
-        (finished, *_), _ = ray.wait(list(running))
-        name = running.pop(finished)
-        try:
-            done[name] = ray.get(finished)
-        except RayTaskError as error:
-            raise error.cause if isinstance(error.cause, BalletalError) else error from None
-        detection = done[name]["detection"]
-        say(f"{name}: average mAP {detection['average_map']:.3f} after {done[name]['train_seconds']:.0f} s")
-    runs = [done[name] for name in sorted(done)]
-    files.write_json(files.join(out, "comparison.json"), {"runs": runs})
+    annotated = read_annotations(config.annotations, labels)
+    for cell in cells:
+        known = annotated.select(cell.store.video_ids())
+        prepare(cell.store, cell.projection, known, labels, cell.split, cell.folder)
+    planned = _plan(config, cells, out)
+    _train_all(config, labels, planned)
+
+    by_name: dict[str, list[Planned]] = {}
+    for one in planned:
+        by_name.setdefault(one.name, []).append(one)
+    runs = []
+    for name, parts in sorted(by_name.items()):
+        cell = parts[0].cell
+        if cell.fold is None:
+            metrics = files.read_json(files.join(parts[0].out, "metrics.json"))
+        else:
+            folds = [part.out for part in parts]
+            metrics = _result(_pool.remote(name, cell.store, labels, folds, files.join(out, "runs", name)))
+            say(f"{name}: average mAP {metrics['detection']['average_map']:.3f}, {len(parts)} folds at once")
+        # One after the other and not amid the trainings, which would share the cores with it.
+        runs.append(metrics | {"cost": _result(_cost.remote(parts[0].out, cell.store))})
     table = comparison_table(runs)
+    files.write_json(files.join(out, "comparison.json"), {"runs": runs})
     files.write_bytes(files.join(out, "comparison.csv"), table.to_csv(index=False).encode())
+    files.write_bytes(files.join(out, "summary.csv"), over_seeds(table).to_csv(index=False).encode())
     return runs
 
 
-# No CPU of its own: it waits for the workers that Ray Train starts.
-_train = ray.remote(num_cpus=0, max_retries=0)(train)
+def _plan(config: ComparisonConfig, cells: list[Cell], out: str) -> list[Planned]:
+    planned = []
+    for cell in cells:
+        for model in config.models:
+            for recipe_name in config.recipes:
+                for seed in config.seeds:
+                    of_seed = (f"seed{seed}",) if len(config.seeds) > 1 else ()
+                    name = "-".join((*([cell.features] if cell.features else ()), model, recipe_name, *of_seed))
+                    folder = files.join(out if cell.fold is None else cell.folder, "runs", name)
+                    planned.append(Planned(cell, model, recipe_name, seed, name, folder))
+    # The dearest runs first, so that the last one to end is a short one.
+    return sorted(planned, key=lambda one: one.recipe == "paper")
 
 
-def _recipe(config: ComparisonConfig, model: ModelName, name: RecipeName, seed: int) -> Recipe:
-    values = recipe(model, name).model_dump(mode="json") | {"seed": seed}
-    for key in (name, f"{model}-{name}"):
-        values = merged(values, config.overrides.get(key, {}))
-    return validated(Recipe, values, where=f"overrides of {model}-{name}")
-
-
-def comparison_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a run: what the paper's Table 2 gives, and what it lacks."""
-    return pd.DataFrame(
-        {
-            "run": run["name"],
-            "average_map": run["detection"]["average_map"],
-            "map_0.5": dict(zip(run["detection"]["tiou"], run["detection"]["map"], strict=True)).get(0.5),
-            "frame_accuracy": run["frames"]["accuracy"],
-            "foreground_accuracy": run["frames"]["foreground_accuracy"],
-            "start_error_s": run["boundaries"]["start_median_s"],
-            "end_error_s": run["boundaries"]["end_median_s"],
-            "train_loss": run["losses"]["train"]["total"],
-            "val_loss": run["losses"]["val"]["total"],
-            "val_boundary_loss": run["losses"]["val"]["boundary"],
-            "parameters": run["parameters"],
-            "train_seconds": run["train_seconds"],
-        }
-        for run in runs
-    )
-
-
-def show(runs: list[dict[str, Any]], kind: str) -> None:
-    """Print the comparison for a person."""
-    table = Table(title=f"validation videos, split by {kind}", box=None, title_justify="left")
-    for column in ("run", "avg mAP", "mAP@.5", "frames", "in steps", "start", "end", "params", "time"):
-        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
-    for row in comparison_table(runs).rename(columns={"map_0.5": "map_at_half"}).itertuples():
-        errors = [f"{e:.2f} s" if pd.notna(e) else "-" for e in (row.start_error_s, row.end_error_s)]
-        table.add_row(
-            row.run,
-            f"{row.average_map:.3f}",
-            f"{row.map_at_half:.3f}",
-            f"{row.frame_accuracy:.1%}",
-            f"{row.foreground_accuracy:.1%}",
-            *errors,
-            f"{row.parameters / 1e6:.1f} M",
-            f"{row.train_seconds:.0f} s",
+def _train_all(config: ComparisonConfig, labels: LabelSet, planned: list[Planned]) -> None:
+    resources = ray.cluster_resources()
+    cpus = int(resources.get("CPU", 1))
+    units = int(resources.get("GPU", 0)) or cpus
+    at_once = max(1, min(len(planned), units // config.workers))
+    cpus_each = max(1, cpus // (at_once * config.workers))
+    alone = config.workers == 1
+    task = _train  # it waits for Ray Train's workers and takes no CPU itself
+    if alone:  # it trains; where its process is lost, another goes on from its checkpoint
+        task = _train.options(num_cpus=cpus_each, num_gpus=int(bool(resources.get("GPU"))), max_retries=3)
+    recipes = [_recipe(config, one) for one in planned]  # all are checked before the first is trained
+    waiting = list(zip(planned, recipes, strict=True))
+    running: dict[ray.ObjectRef, Planned] = {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            one, settings = waiting.pop(0)
+            say(f"{one.title}: training")
+            running[
+                task.remote(
+                    one.cell.store,
+                    one.cell.projection,
+                    labels,
+                    settings,
+                    prepared=one.cell.folder,
+                    out=one.out,
+                    name=one.name,
+                    recipe_name=one.recipe,
+                    workers=config.workers,
+                    cpus=cpus_each,
+                    alone=alone,
+                    data=config.data,
+                    features=one.cell.features,
+                )
+            ] = one
+        (finished, *_), _ = ray.wait(list(running))
+        one = running.pop(finished)
+        metrics = _result(finished)
+        say(
+            f"{one.title}: average mAP {metrics['detection']['average_map']:.3f} after {metrics['train_seconds']:.0f} s"
         )
-    stderr.print(table)
+
+
+def _result(reference: ray.ObjectRef) -> Any:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, BalletalError) else error from None
+
+
+_train = ray.remote(num_cpus=0, max_retries=0)(train)
+_pool = ray.remote(num_cpus=1)(pool_folds)
+_cost = ray.remote(num_cpus=1)(cost_of)
+
+
+def _recipe(config: ComparisonConfig, one: Planned) -> Recipe:
+    """The shipped recipe, under the comparison's overrides, under those of the features."""
+    values = recipe(one.model, one.recipe).model_dump(mode="json") | {"seed": one.seed}
+    for overrides in (config.overrides, one.cell.overrides):
+        for key in (one.recipe, f"{one.model}-{one.recipe}"):
+            values = merged(values, overrides.get(key, {}))
+    return validated(Recipe, values, where=f"overrides of {one.name}")
 
 
 def main(
-    config: Annotated[str, typer.Argument(help="YAML: store, projection, annotations, out, models, recipes ...")],
+    config: Annotated[str, typer.Argument(help="YAML: store or features, annotations, out, models, recipes ...")],
     settings: Annotated[list[str] | None, typer.Option("--set", help="key.key=value over the file.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics of all runs as JSON.")] = False,
 ) -> None:
-    """Train models x recipes x seeds on one split and compare them, with a report."""
+    """Train features x folds x models x recipes x seeds and compare them, with a report."""
     resolved = validated(CompareConfig, with_settings(read_yaml(config), settings or []), where=config)
-    projection = Projection.load(resolved.projection)
-    store = FeatureStore.open_for(resolved.store, projection.spec, owner=f"projection {resolved.projection}")
+    cells = make_cells(resolved)
     with ray_session(address):
-        runs = compare(resolved, store, projection, draw_split(resolved, store))
+        runs = compare(resolved, cells)
     written = report(resolved.out)
     if as_json:
         print_json({"runs": runs, "report": written})
     else:
-        show(runs, resolved.split.by)
+        show(runs, str(resolved.split))
         say(f"report: {written}")
 
 

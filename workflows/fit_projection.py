@@ -129,7 +129,7 @@ def _fit_share(
     failures: list[BalletalError | None] = [None] * world
     moments = Moments(store.spec.dim)
     try:
-        moments = _moments(store, videos[rank::world])
+        moments = moments_of(store, videos[rank::world])
     except BalletalError as error:
         failures[rank] = error
     if world > 1:
@@ -141,7 +141,8 @@ def _fit_share(
     return projection.fit(moments, store.spec, dim) if rank == 0 else None
 
 
-def _moments(store: FeatureStore, video_ids: list[str]) -> Moments:
+def moments_of(store: FeatureStore, video_ids: list[str]) -> Moments:
+    """Moments of the features of some videos, in this process."""
     moments = Moments(store.spec.dim)
     waiting: list[np.ndarray] = []
     for video in store.iter_videos(video_ids):

@@ -20,7 +20,7 @@ from balletal.features.store import FeatureStore
 from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
 from workflows.cluster import ray_session
-from workflows.compare import ComparisonConfig, compare, draw_split, show
+from workflows.compare import Cell, ComparisonConfig, compare, draw_split, show
 from workflows.config import claim, read_yaml, validated, with_settings
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
 from workflows.extract import extract
@@ -68,6 +68,12 @@ class PipelineConfig(ComparisonConfig):
     store: str | None = None  # default: <out>/store
     projection: ProjectionConfig = ProjectionConfig()
 
+    @model_validator(mode="after")
+    def _one_split(self) -> "PipelineConfig":
+        if self.split.folds:
+            raise ValueError("folds are for `balletal compare`, on the store that a pipeline made")
+        return self
+
 
 def pipeline(config: PipelineConfig, address: str | None = None) -> dict[str, Any]:
     """Run all stages and write `run.json` with the seconds of each.
@@ -111,7 +117,7 @@ def pipeline(config: PipelineConfig, address: str | None = None) -> dict[str, An
                 )
             projection = Projection.load(folder)
         with stage("models"):
-            runs = compare(config, store, projection, split)
+            runs = compare(config, [Cell("", None, store, projection, split, files.absolute(out))])
     with stage("report"):
         written = report(out)
     summary = {"stages": stages, "features": features, "projection": fitted, "report": written}
@@ -171,7 +177,7 @@ def main(
     if as_json:
         print_json(summary)
     else:
-        show(summary["runs"], resolved.split.by)
+        show(summary["runs"], str(resolved.split))
         best = max(summary["runs"], key=lambda run: run["detection"]["average_map"])
         say("stages: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in summary["stages"].items()))
         say(f"report: {summary['report']}")

@@ -8,21 +8,12 @@ import csv
 import hashlib
 import io
 import json
-import os
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import numpy as np
-import ray.train
 import torch
-import torch.distributed as dist
 import typer
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
-from torch.utils.tensorboard import SummaryWriter
 
 from balletal import files
 from balletal.annotations import (
@@ -36,8 +27,7 @@ from balletal.annotations import (
     usable_segments,
     write_activitynet,
 )
-from balletal.backbones.spec import FeatureSpec
-from balletal.errors import BalletalError, InputError
+from balletal.errors import InputError
 from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
 from balletal.metrics.localizer import evaluate_localizer
@@ -45,12 +35,11 @@ from balletal.projection import Projection
 from balletal.segments import SEGMENT_COLUMNS
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
 from balletal.tal.localizer import Localizer
-from balletal.tal.models import TemporalModel
-from balletal.tal.sequences import LabelledSequence, SequenceFile, on_clip_grid, write_sequences
-from balletal.tal.training import Training, steps_per_epoch
+from balletal.tal.sequences import LabelledSequence, on_clip_grid, write_sequences
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
+from workflows.fitting import fit, fit_alone
 from workflows.tables import write_detections
 
 
@@ -135,120 +124,6 @@ def _durations(store: FeatureStore, annotations: Annotations, video_ids: list[st
     return {video_id: float(durations[video_id]) for video_id in video_ids}
 
 
-def fit(sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: int = 1) -> TemporalModel:
-    """Train on Ray and return the averaged model; goes on from the checkpoints in ``out``, if any.
-
-    Args:
-        sequences: folder that :func:`prepare` wrote.
-        out: `checkpoints/`, `losses.csv` and `tensorboard/` go below it.
-        cpus: of each worker.
-
-    Raises:
-        BalletalError: the training diverged.
-    """
-    training_data = SequenceFile(files.join(sequences, "training.parquet"))
-    gpu = bool(ray.cluster_resources().get("GPU"))
-    trainer = TorchTrainer(
-        _train_loop,
-        train_loop_config={"recipe": settings.model_dump(mode="json"), "sequences": sequences, "out": out},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus}),
-        run_config=RunConfig(
-            name="checkpoints",
-            storage_path=out,
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=3),
-            logging_config=LoggingConfig(log_level="ERROR"),
-        ),
-    )
-    result = trainer.fit()
-    if isinstance(result.return_value, BalletalError):
-        raise result.return_value
-    if result.checkpoint is None:
-        raise BalletalError(f"training in {out} ended without a checkpoint")
-    model = TemporalModel(
-        settings.model, training_data[0].features.shape[1], len(training_data.meta["labels"]["labels"])
-    )
-    averaged = _load_checkpoint(result.checkpoint)["averaged"]
-    model.load_state_dict({k.removeprefix("module."): v for k, v in averaged.items() if k != "n_averaged"})
-    return model.eval()
-
-
-def _train_loop(config: dict[str, Any]) -> BalletalError | None:
-    """One Ray Train worker. What a user can act on is returned: a raised error would be tried again, in vain."""
-    data: list[SequenceFile] = []
-    failure: BalletalError | None = None
-    try:
-        data = [SequenceFile(files.join(config["sequences"], f"{s}.parquet")) for s in ("training", "validation")]
-    except BalletalError as error:
-        failure = error
-    # Told to every rank: one that returned alone would leave the others waiting for it.
-    failures = [failure]
-    if dist.is_initialized():
-        failures = [None] * dist.get_world_size()
-        dist.all_gather_object(failures, failure)
-    if any(failures):
-        return next(error for error in failures if error)
-    try:
-        _run_epochs(config, *data)
-    except BalletalError as error:
-        return error
-    return None
-
-
-def _run_epochs(config: dict[str, Any], training_data: SequenceFile, validation_data: SequenceFile) -> None:
-    """Epochs, and on rank 0 curves and checkpoints."""
-    settings = Recipe.model_validate(config["recipe"])
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    training = Training(
-        settings,
-        FeatureSpec.from_dict(training_data.meta["spec"]),
-        in_dim=training_data[0].features.shape[1],
-        num_classes=len(training_data.meta["labels"]["labels"]),
-        steps_per_epoch=steps_per_epoch(len(training_data), settings.optim),
-        device=get_device(),
-    )
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        training.load_state(_load_checkpoint(checkpoint))
-    first = ray.train.get_context().get_world_rank() == 0
-    curves = SummaryWriter(files.join(config["out"], "tensorboard"), purge_step=training.epoch + 1) if first else None
-    while training.epoch < settings.optim.epochs:
-        started = time.monotonic()
-        lr = training.optimizer.param_groups[0]["lr"]
-        trained = training.train_epoch(training_data)
-        validated = training.validate(validation_data)
-        row = {"epoch": training.epoch, "lr": lr, "seconds": round(time.monotonic() - started, 3)}
-        row |= {f"train_{name}": value for name, value in trained.items()}
-        row |= {f"val_{name}": value for name, value in validated.items()}
-        training.history.append(row)
-        if curves is not None:
-            for name, value in row.items():
-                curves.add_scalar(name.replace("_", "/", 1), value, training.epoch)
-            curves.flush()
-            files.write_bytes(files.join(config["out"], "losses.csv"), _csv(training.history))
-        if training.epoch % settings.optim.checkpoint_epochs == 0 or training.epoch == settings.optim.epochs:
-            with tempfile.TemporaryDirectory() as folder:
-                if first:
-                    torch.save(training.state(), Path(folder) / "state.pt")
-                ray.train.report(row, checkpoint=ray.train.Checkpoint(folder) if first else None)
-    if curves is not None:
-        curves.close()
-
-
-def _load_checkpoint(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
-    with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-    return state
-
-
-def _csv(rows: list[dict[str, float]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 def train(
     store: FeatureStore,
     projection: Projection,
@@ -261,7 +136,9 @@ def train(
     recipe_name: str,
     workers: int = 1,
     cpus: int = 1,
+    alone: bool = False,
     data: str = "",
+    features: str = "",
 ) -> dict[str, Any]:
     """Train one model, write its bundle and measure it on the validation videos.
 
@@ -269,7 +146,9 @@ def train(
         prepared: folder that :func:`prepare` wrote.
         out: the run's folder; a finished run of the same configuration is returned as it is.
         workers, cpus: Ray Train workers and the CPUs of each.
+        alone: train in this process instead (:func:`fit_alone`), on its GPU if it has one.
         data: a line on what it learnt from, with its licence, for the bundle's card.
+        features: name of the features, where a comparison has several kinds.
 
     Returns:
         what `metrics.json` holds.
@@ -289,7 +168,11 @@ def train(
     if files.exists(metrics_uri):
         metrics: dict[str, Any] = files.read_json(metrics_uri)
         return metrics
-    model = fit(files.join(prepared, "sequences"), settings, out, workers=workers, cpus=cpus)
+    sequences = files.join(prepared, "sequences")
+    if alone:
+        model = fit_alone(sequences, settings, out, "cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        model = fit(sequences, settings, out, workers=workers, cpus=cpus)
     with io.StringIO(files.read_bytes(files.join(out, "losses.csv")).decode()) as text:
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(text)]
     ground_truth = read_annotations(files.join(prepared, "ground_truth.json"), labels)
@@ -298,6 +181,7 @@ def train(
     detections, measured = evaluate_localizer(localizer, videos, ground_truth)
     metrics = {
         "name": name,
+        "features": features,
         "model": settings.model.name,
         "recipe": recipe_name,
         "seed": settings.seed,

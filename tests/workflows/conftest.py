@@ -20,6 +20,7 @@ from balletal.projection import Moments, fit
 from balletal.tal.config import ModelConfig, Recipe
 from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
+from tests.workflows.corpus import Corpus, write_corpus
 from tests.workflows.seaweed import find_weed, serving
 
 
@@ -52,6 +53,12 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     localizer = Localizer("tiny", labels, projection, recipe, model)
     localizer.save(str(folder / "bundle"))
     return TinyBundle(str(folder / "bundle"), str(weights), localizer)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Twelve videos whose features say plainly where the steps are."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="session")

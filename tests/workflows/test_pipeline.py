@@ -93,6 +93,7 @@ def test_the_shipped_configurations_are_valid(path: Path) -> None:
         ("models=[]", "models: list should have at least 1 item"),
         ("projection.dim=0", "projection.dim: input should be greater than 0"),
         ("split.by=class", "split.by: input should be"),
+        ("split.folds=5", "folds are for `balletal compare`"),
         ("out=s3://bucket/run", "out: value error, should be a local folder"),
     ],
 )

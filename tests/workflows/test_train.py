@@ -1,4 +1,4 @@
-"""Training and comparing on Ray, on a small problem with a known answer."""
+"""Training on Ray, on a small problem with a known answer."""
 
 import csv
 import json
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +16,20 @@ import yaml
 from typer.testing import CliRunner
 
 from balletal.annotations import (
-    Annotations,
     load_split,
     read_annotations,
-    video_table,
-    write_activitynet,
     write_csv,
 )
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError, SpecMismatchError
 from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
-from balletal.projection import Moments, Projection, fit
-from balletal.segments import segment_table
+from balletal.projection import Projection
 from balletal.tal.localizer import Localizer
 from balletal.tal.sequences import SequenceFile
-from tests.balletal.tal.conftest import SPEC, make_sequences
+from tests.balletal.tal.conftest import SPEC
+from tests.workflows.corpus import Corpus
 from workflows.cli import build
-from workflows.compare import CompareConfig, compare, draw_split
-from workflows.config import validated
 from workflows.train import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,37 +37,6 @@ SMALL = [
     "optim.epochs=20", "optim.batch_size=3", "optim.lr=0.01", "optim.ema=0.5", "model.hidden=12",
     "model.upsample=2", "model.substep_dim=12", "model.substep_layers=1",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Corpus:
-    store: str
-    projection: str
-    annotations: str
-    split: str
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Twelve videos: nine to train on, three to validate; a store, a projection, annotations."""
-    folder = tmp_path_factory.mktemp("corpus")
-    labels = LabelSet.load("annchor-coarse").labels[:2]
-    store = FeatureStore.create(str(folder / "store"), SPEC)
-    moments = Moments(SPEC.dim)
-    tables, videos, split = [], {}, {}
-    for i, sequence in enumerate(make_sequences(12)):
-        store.write_unit(sequence.video_id, 0, 0, sequence.features)
-        moments.update(sequence.features)
-        start, end = sequence.segments.T
-        tables.append(segment_table(sequence.video_id, start, end, [labels[c] for c in sequence.classes]))
-        split[sequence.video_id] = "training" if i < 9 else "validation"
-        videos[sequence.video_id] = {"duration": sequence.duration, "fps": 25.0, "subset": split[sequence.video_id]}
-    fit(moments, SPEC, 5).save(str(folder / "projection"))
-    annotations = Annotations(pd.concat(tables, ignore_index=True), video_table(videos))
-    write_activitynet(str(folder / "gt.json"), annotations)
-    text = {"by": "video", "seed": 0, "videos": split}
-    (folder / "split.json").write_text(json.dumps(text))
-    return Corpus(*(str(folder / name) for name in ("store", "projection", "gt.json", "split.json")))
 
 
 def arguments(corpus: Corpus, out: Path, *more: str) -> list[str]:
@@ -190,40 +153,6 @@ def _shorten(out: Path, epochs: int) -> None:
     config = yaml.safe_load((out / "config.yaml").read_text())
     config["recipe"]["optim"]["epochs"] = epochs
     (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-
-
-@pytest.mark.ray
-def test_compare_runs_all_pairs_on_one_split_with_one_or_two_workers(
-    corpus: Corpus, tmp_path: Path, ray_cluster: None
-) -> None:
-    def config(out: str, workers: int, recipes: list[str]) -> CompareConfig:
-        small = {"optim": {"epochs": 20, "batch_size": 4, "lr": 0.01, "ema": 0.5}, "model": {"hidden": 12}}
-        fine = small | {"model": {"hidden": 12, "upsample": 2, "substep_dim": 12, "substep_layers": 1, "dropout": 0.0}}
-        values = {
-            "out": str(tmp_path / out), "store": corpus.store, "projection": corpus.projection, "workers": workers,
-            "annotations": corpus.annotations, "split": {"by": "published"}, "models": ["cnn"], "recipes": recipes,
-            "overrides": {"localize": fine, "paper": small},
-        }  # fmt: skip
-        return validated(CompareConfig, values, where="test")
-
-    projection = Projection.load(corpus.projection)
-    store = FeatureStore.open(corpus.store)
-    one = config("one", 1, ["paper", "localize"])
-    runs = compare(one, store, projection, draw_split(one, store))
-    assert [run["name"] for run in runs] == ["cnn-localize", "cnn-paper"]
-    localize, paper = runs
-    assert localize["detection"]["average_map"] > paper["detection"]["average_map"]
-    # The published failure: targets in seconds, a sigmoid that stops at 1.
-    assert paper["losses"]["val"]["boundary"] > 1
-    table = pd.read_csv(tmp_path / "one" / "comparison.csv")
-    assert list(table["run"]) == ["cnn-localize", "cnn-paper"]
-    assert json.loads((tmp_path / "one" / "comparison.json").read_text()) == {"runs": runs}
-
-    two = config("two", 2, ["localize"])
-    (other,) = compare(two, store, projection, draw_split(two, store))
-    losses = [run["losses"]["val"]["total"] for run in (localize, other)]
-    assert losses[1] == pytest.approx(losses[0], rel=0.25)
-    assert other["detection"]["average_map"] == pytest.approx(localize["detection"]["average_map"], abs=0.2)
 
 
 def test_annotations_without_durations_take_them_from_the_features(corpus: Corpus, tmp_path: Path) -> None:

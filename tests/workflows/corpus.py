@@ -1,0 +1,43 @@
+"""A small localization problem with a known answer, as a store, a projection and annotations."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from balletal.annotations import Annotations, video_table, write_activitynet
+from balletal.features.store import FeatureStore
+from balletal.labels import LabelSet
+from balletal.projection import Moments, fit
+from balletal.segments import segment_table
+from tests.balletal.tal.conftest import SPEC, make_sequences
+
+
+@dataclass(frozen=True)
+class Corpus:
+    store: str
+    projection: str
+    annotations: str
+    split: str
+
+
+def write_corpus(folder: Path) -> Corpus:
+    """Twelve videos: nine to train on, three to validate; a store, a projection, annotations."""
+    labels = LabelSet.load("annchor-coarse").labels[:2]
+    store = FeatureStore.create(str(folder / "store"), SPEC)
+    moments = Moments(SPEC.dim)
+    tables, videos, split = [], {}, {}
+    for i, sequence in enumerate(make_sequences(12)):
+        store.write_unit(sequence.video_id, 0, 0, sequence.features)
+        moments.update(sequence.features)
+        start, end = sequence.segments.T
+        tables.append(segment_table(sequence.video_id, start, end, [labels[c] for c in sequence.classes]))
+        split[sequence.video_id] = "training" if i < 9 else "validation"
+        videos[sequence.video_id] = {"duration": sequence.duration, "fps": 25.0, "subset": split[sequence.video_id]}
+    fit(moments, SPEC, 5).save(str(folder / "projection"))
+    annotations = Annotations(pd.concat(tables, ignore_index=True), video_table(videos))
+    write_activitynet(str(folder / "gt.json"), annotations)
+    text = {"by": "video", "seed": 0, "videos": split}
+    (folder / "split.json").write_text(json.dumps(text))
+    return Corpus(*(str(folder / name) for name in ("store", "projection", "gt.json", "split.json")))

@@ -1,0 +1,194 @@
+"""Comparing on Ray: recipes, features, folds and seeds on a small problem with a known answer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from balletal.annotations import load_split, read_annotations
+from balletal.errors import InputError
+from balletal.features.store import FeatureStore
+from balletal.labels import LabelSet
+from balletal.metrics import evaluate_detections
+from balletal.projection import Projection
+from balletal.report.runs import read_results
+from tests.balletal.tal.conftest import SPEC
+from tests.workflows.corpus import Corpus
+from workflows.cli import build
+from workflows.compare import CompareConfig, compare, make_cells
+from workflows.comparison_results import over_seeds
+from workflows.config import validated
+
+SMALL = {"optim": {"epochs": 20, "batch_size": 4, "lr": 0.01, "ema": 0.5}, "model": {"hidden": 12}}
+FINE = SMALL | {"model": {"hidden": 12, "upsample": 2, "substep_dim": 12, "substep_layers": 1, "dropout": 0.0}}
+
+
+def values(corpus: Corpus, out: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "out": str(out), "annotations": corpus.annotations, "models": ["cnn"], "recipes": ["localize"],
+        "overrides": {"localize": FINE, "paper": SMALL},
+    } | more  # fmt: skip
+
+
+def config(corpus: Corpus, out: Path, **more: Any) -> CompareConfig:
+    return validated(CompareConfig, values(corpus, out, **more), where="test")
+
+
+@pytest.mark.ray
+def test_compare_runs_all_pairs_on_one_split_with_one_or_two_workers(
+    corpus: Corpus, tmp_path: Path, ray_cluster: None
+) -> None:
+    single = {"store": corpus.store, "projection": corpus.projection, "split": {"by": "published"}}
+    one = config(corpus, tmp_path / "one", recipes=["paper", "localize"], **single)
+    runs = compare(one, make_cells(one))
+    assert [run["name"] for run in runs] == ["cnn-localize", "cnn-paper"]
+    localize, paper = runs
+    assert localize["detection"]["average_map"] > paper["detection"]["average_map"]
+    # The published failure: targets in seconds, a sigmoid that stops at 1.
+    assert paper["losses"]["val"]["boundary"] > 1
+    table = pd.read_csv(tmp_path / "one" / "comparison.csv")
+    assert list(table["run"]) == ["cnn-localize", "cnn-paper"]
+    assert json.loads((tmp_path / "one" / "comparison.json").read_text()) == {"runs": runs}
+    # The same trunk; one answers at two sub-steps a feature, through layers of its own.
+    assert localize["cost"]["flops_per_minute"] > paper["cost"]["flops_per_minute"] > 0
+    assert table["latency_s"].gt(0).all()
+
+    two = config(corpus, tmp_path / "two", workers=2, **single)
+    (other,) = compare(two, make_cells(two))
+    losses = [run["losses"]["val"]["total"] for run in (localize, other)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.25)
+    assert other["detection"]["average_map"] == pytest.approx(localize["detection"]["average_map"], abs=0.2)
+
+
+@pytest.mark.ray
+def test_features_folds_and_seeds_are_measured_with_their_spread(
+    corpus: Corpus, tmp_path: Path, ray_cluster: None
+) -> None:
+    out = tmp_path / "out"
+    features = [
+        {"name": "all", "store": corpus.store},
+        {"name": "half", "store": corpus.store, "every": 2, "overrides": {"localize": {"model": {"upsample": 4}}}},
+    ]
+    path = tmp_path / "compare.yaml"
+    more = {"features": features, "dim": 5, "seeds": [0, 1], "split": {"by": "video", "folds": 2}}
+    path.write_text(yaml.safe_dump(values(corpus, out, **more)))
+    result = CliRunner().invoke(build(), ["compare", str(path)])
+    assert result.exit_code == 0, result.output
+    runs = {run["name"]: run for run in json.loads((out / "comparison.json").read_text())["runs"]}
+    assert sorted(runs) == [f"{name}-cnn-localize-seed{seed}" for name in ("all", "half") for seed in (0, 1)]
+
+    # The folds' detections are measured at once, each video by the model that did not learn from it.
+    run = runs["all-cnn-localize-seed0"]
+    assert run["videos"] == 12
+    folds = [out / "features" / "all" / f"fold{k}" for k in range(2)]
+    held = [load_split(str(fold / "split.json")).video_ids("validation") for fold in folds]
+    assert sorted(held[0] + held[1]) == sorted(f"v{i}" for i in range(12))
+    found = pd.concat(pd.read_parquet(fold / "runs" / run["name"] / "detections.parquet") for fold in folds)
+    labels = LabelSet.load("annchor-coarse").labels
+    expected = evaluate_detections(read_annotations(corpus.annotations).segments, found, labels=labels)
+    assert run["detection"]["average_map"] == pytest.approx(expected["average_map"], abs=1e-9)
+    assert run["detection"]["detections"] == len(found)
+    for k, fold in enumerate(folds):
+        metrics = json.loads((fold / "runs" / run["name"] / "metrics.json").read_text())
+        assert run["folds"][k]["detection"] == metrics["detection"]
+        assert metrics["features"] == "all"
+        rows = sum(len(video.features) for video in FeatureStore.open(corpus.store).iter_videos(held[1 - k]))
+        assert Projection.load(str(fold / "projection")).rows == rows  # fitted on the training videos alone
+
+    table = pd.read_csv(out / "summary.csv").set_index("features")
+    for name in ("all", "half"):
+        two = [runs[f"{name}-cnn-localize-seed{seed}"] for seed in (0, 1)]
+        maps = [run["detection"]["average_map"] for run in two]
+        assert table.loc[name, "seeds"] == table.loc[name, "folds"] == 2
+        assert table.loc[name, "average_map"] == pytest.approx(np.mean(maps))
+        assert table.loc[name, "average_map_std"] == pytest.approx(np.std(maps, ddof=1))
+        of_folds = [[fold["detection"]["average_map"] for fold in run["folds"]] for run in two]
+        assert table.loc[name, "fold_std"] == pytest.approx(np.std(of_folds, axis=1, ddof=1).mean())
+    # Half of the features, twice the sub-steps: as many answers from half of the encoder's work.
+    assert table.loc["half", "flops_per_minute"] < table.loc["all", "flops_per_minute"]
+    assert {run.name for run in read_results(out).runs} == set(runs)
+
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    again = CliRunner().invoke(build(), ["compare", str(path), "--json"])
+    assert again.exit_code == 0, again.output
+    assert {run["name"]: run for run in json.loads(again.stdout)["runs"]} == runs
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == stamps
+
+
+def test_settings_are_compared_on_the_videos_that_all_have(corpus: Corpus, tmp_path: Path) -> None:
+    fewer = FeatureStore.create(str(tmp_path / "fewer"), SPEC)
+    for video in FeatureStore.open(corpus.store).iter_videos([f"v{i}" for i in range(10)]):
+        fewer.write_unit(video.video_id, 0, 0, video.features)
+    features = [{"name": "all", "store": corpus.store}, {"name": "fewer", "store": fewer.uri}]
+    cells = make_cells(config(corpus, tmp_path / "out", features=features, dim=3, split={"folds": 2}))
+    assert [(cell.features, cell.fold) for cell in cells] == [("all", 0), ("all", 1), ("fewer", 0), ("fewer", 1)]
+    assert cells[0].split == cells[2].split
+    assert sorted(cells[0].split.videos) == sorted(f"v{i}" for i in range(10))
+
+
+def test_every_nth_feature_is_what_a_longer_stride_gives(corpus: Corpus, tmp_path: Path) -> None:
+    full = FeatureStore.create(str(tmp_path / "store"), SPEC)
+    rows = np.arange(13 * SPEC.dim, dtype=np.float32).reshape(13, -1)
+    full.write_unit("v0", 0, 0, rows[:5])
+    full.write_unit("v0", 2, 8, rows[8:])  # clips 5 to 7 failed
+    full.write_unit("v1", 0, 0, rows)
+    features = [{"name": "third", "store": full.uri, "every": 3}]
+    for _ in range(2):  # made once, then found
+        (cell,) = make_cells(config(corpus, tmp_path / "out", features=features, dim=1))
+    assert cell.store.spec == SPEC.replace(stride=24)
+    thin = cell.store.read("v0")
+    np.testing.assert_array_equal(thin.features, rows[[0, 3, 9, 12]])
+    np.testing.assert_allclose(thin.start_s, np.array([0, 3, 9, 12]) * 8 / 25)
+    np.testing.assert_array_equal(cell.store.read("v1").features, rows[::3])
+
+
+def test_a_projection_of_other_videos_or_size_is_not_taken_for_this_one(corpus: Corpus, tmp_path: Path) -> None:
+    make_cells(config(corpus, tmp_path / "out", store=corpus.store, dim=3))
+    with pytest.raises(InputError, match=r"another dim \(3\)"):
+        make_cells(config(corpus, tmp_path / "out", store=corpus.store, dim=4))
+    with pytest.raises(InputError, match="another training videos"):
+        make_cells(config(corpus, tmp_path / "out", store=corpus.store, dim=3, split={"seed": 5}))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "name a store, or features"),
+        ({"store": "s", "features": [{"name": "a", "store": "s"}]}, "name a store, or features"),
+        ({"store": "s", "projection": "p", "split": {"folds": 2}}, "no folds"),
+        ({"store": "s", "split": {"by": "published", "folds": 2}}, "folds are drawn"),
+        ({"store": "s", "split": {"folds": 1}}, "split.folds: input should be greater"),
+        ({"features": [{"name": "a", "store": "s"}, {"name": "a", "store": "t"}]}, "names of their own"),
+        ({"features": [{"name": "a/b", "store": "s"}]}, "features.0.name: string should match"),
+        ({"features": [{"name": "a", "store": "s", "evry": 2}]}, "features.0.evry: extra inputs"),
+    ],
+)
+def test_wrong_configurations_are_named(corpus: Corpus, tmp_path: Path, more: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config(corpus, tmp_path, **more)
+
+
+def test_more_folds_than_videos_and_bad_overrides_are_named_before_training(
+    corpus: Corpus, tmp_path: Path, ray_cluster: None
+) -> None:
+    with pytest.raises(InputError, match="2 to 12, the videos"):
+        make_cells(config(corpus, tmp_path / "folds", store=corpus.store, split={"folds": 13}))
+    wrong = config(
+        corpus, tmp_path / "out", store=corpus.store, dim=3, overrides={"localize": {"optim": {"epochz": 3}}}
+    )
+    with pytest.raises(InputError, match=r"overrides of cnn-localize: .*optim\.epochz: extra inputs"):
+        compare(wrong, make_cells(wrong))
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_one_seed_has_no_spread() -> None:
+    row = {"features": "", "model": "cnn", "recipe": "paper", "seed": 0, "average_map": 0.5, "parameters": 7}
+    (only,) = over_seeds(pd.DataFrame([row | {"folds": float("nan")}])).to_dict("records")
+    assert only["seeds"] == 1
+    assert only["average_map"] == 0.5
+    assert np.isnan(only["average_map_std"])

@@ -1,0 +1,93 @@
+"""What a comparison is made of: features, split or folds, models, recipes, seeds."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from balletal.annotations import By
+from balletal.tal.config import ModelName, RecipeName
+
+# Values of a recipe by what they apply to: a recipe's name, or "<model>-<recipe>", which goes over it.
+Overrides = dict[str, dict[str, Any]]
+
+
+class SplitConfig(BaseModel):
+    """How videos are divided: drawn, read from a file, or into folds that are each held out once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: By = "video"
+    seed: int = 0
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    file: str | None = None
+    folds: int | None = Field(None, ge=2, description="cross-validation; fractions are not used")
+
+    @model_validator(mode="after")
+    def _drawn(self) -> "SplitConfig":
+        if self.folds and (self.file is not None or self.by == "published"):
+            raise ValueError("folds are drawn by video or variation, not read")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.folds} folds by {self.by}" if self.folds else f"split by {self.by}"
+
+
+def local_folder(out: str) -> str:
+    """A pydantic check, said before hours of training and not by the report after them."""
+    if "://" in out:
+        raise ValueError("should be a local folder: reports and plots are not written to object stores yet")
+    return out
+
+
+class ComparisonConfig(BaseModel):
+    """What every comparison needs to know, wherever its features come from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    out: str
+    annotations: str
+    labels: str = "annchor-coarse"
+    split: SplitConfig = SplitConfig()
+    models: list[ModelName] = Field(["lstm", "cnn"], min_length=1)
+    recipes: list[RecipeName] = Field(["paper", "localize"], min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
+    overrides: Overrides = {}
+    workers: int = Field(1, gt=0, description="of a run; more than one are Ray Train workers")
+    data: str = Field("", description="what the models learn from, with its licence")
+
+    _local = field_validator("out")(local_folder)
+
+
+class FeatureSetting(BaseModel):
+    """One kind of features to compare."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, StringConstraints(pattern=r"^[\w.][\w.-]*$")]
+    store: str
+    spec: str | None = Field(None, description="id of the feature spec, where the store holds several")
+    every: int = Field(1, gt=0, description="take every so many-th feature: what a longer stride gives")
+    overrides: Overrides = Field({}, description="go over those of the comparison, such as model.upsample")
+
+
+class CompareConfig(ComparisonConfig):
+    """A comparison on features that stand: one store, or several settings by name.
+
+    Without ``projection`` one is fitted on the training videos of each split, of ``dim`` components.
+    """
+
+    store: str | None = None
+    projection: str | None = None
+    features: list[FeatureSetting] = []
+    dim: int = Field(256, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "CompareConfig":
+        if (self.store is None) == (not self.features):
+            raise ValueError("name a store, or features, a list of settings")
+        if self.projection is not None and (self.features or self.split.folds):
+            raise ValueError("a projection that stands goes with one store and no folds: others fit their own")
+        names = [setting.name for setting in self.features]
+        if len(set(names)) < len(names):
+            raise ValueError("features should have names of their own")
+        return self

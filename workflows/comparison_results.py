@@ -1,0 +1,182 @@
+"""What a comparison says: folds measured as one, the cost of each model, tables over seeds and folds."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import pandas as pd
+import torch
+from rich.table import Table
+
+from balletal import files
+from balletal.annotations import Annotations, read_annotations, write_activitynet
+from balletal.features.store import FeatureStore, VideoFeatures
+from balletal.labels import LabelSet
+from balletal.metrics.localizer import evaluate_localizer
+from balletal.tal.cost import measure_cost
+from balletal.tal.localizer import Localizer
+from workflows.console import stderr
+from workflows.tables import write_detections
+
+
+class HeldOut:
+    """The localizers of all folds as one: each video is answered for by that which did not learn from it."""
+
+    def __init__(self, name: str, localizers: Sequence[Localizer], videos: Sequence[Iterable[str]]) -> None:
+        self._by_video = {v: one for one, held in zip(localizers, videos, strict=True) for v in held}
+        self.name, self.digest = name, "+".join(one.digest[:12] for one in localizers)
+        self.labels, self.recipe, self.spec, self.grid = (
+            getattr(localizers[0], what) for what in ("labels", "recipe", "spec", "grid")
+        )
+
+    def localize(self, video: VideoFeatures, **options: Any) -> pd.DataFrame:
+        return self._by_video[video.video_id].localize(video, **options)
+
+    def class_scores(self, video: VideoFeatures, *args: Any, **options: Any) -> Any:
+        return self._by_video[video.video_id].class_scores(video, *args, **options)
+
+    def outputs(self, video: VideoFeatures) -> Any:
+        return self._by_video[video.video_id].outputs(video)
+
+
+def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[str], out: str) -> dict[str, Any]:
+    """Measure the detections of all folds at once, so that each video counts once and no number stands on a few.
+
+    Args:
+        runs: folders of the finished runs, one a fold.
+        out: folder for the result, of the form that one training run leaves; a finished one is returned as it is.
+
+    Returns:
+        as :func:`workflows.train.train`, with ``folds``: the measures of each fold alone.
+    """
+    metrics_uri = files.join(out, "metrics.json")
+    if files.exists(metrics_uri):
+        return cast(dict[str, Any], files.read_json(metrics_uri))
+    each = [files.read_json(files.join(run, "metrics.json")) for run in runs]
+    truths = [read_annotations(files.join(run, "ground_truth.json"), labels) for run in runs]
+    truth = Annotations(
+        *(pd.concat([getattr(t, w) for t in truths], ignore_index=True) for w in ("segments", "videos"))
+    )
+    localizers = [Localizer.load(files.join(run, "bundle")) for run in runs]
+    held_out = cast(Localizer, HeldOut(name, localizers, [t.durations for t in truths]))
+    detections, measured = evaluate_localizer(held_out, store.iter_videos(list(truth.durations)), truth)
+    metrics = {
+        **each[0],
+        "split": each[0]["split"] | {"folds": len(runs)},
+        "videos": len(truth.durations),
+        **measured,
+        "losses": {
+            side: {part: _mean(run["losses"][side][part] for run in each) for part in losses}
+            for side, losses in each[0]["losses"].items()
+        },
+        "train_seconds": round(sum(run["train_seconds"] for run in each), 1),
+        "folds": [
+            {"videos": run["videos"], **{key: run[key] for key in ("detection", "frames", "boundaries")}}
+            for run in each
+        ],
+    }
+    write_detections(out, detections, held_out, truth.durations)
+    write_activitynet(files.join(out, "ground_truth.json"), truth, labels)
+    files.write_json(metrics_uri, metrics)
+    return metrics
+
+
+def cost_of(run: str, store: FeatureStore) -> dict[str, Any]:
+    """What the model of a finished run costs, measured once on a validation video and kept in the run's `cost.json`."""
+    uri = files.join(run, "cost.json")
+    if not files.exists(uri):
+        videos = store.iter_videos(sorted(read_annotations(files.join(run, "ground_truth.json")).durations))
+        torch.set_num_threads(1)  # the same on every machine, and what a replica that shares one has
+        longest = max(videos, key=lambda video: len(video.features))
+        files.write_json(uri, measure_cost(Localizer.load(files.join(run, "bundle")), longest))
+    return cast(dict[str, Any], files.read_json(uri))
+
+
+def comparison_table(runs: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a run: what the paper's Table 2 gives, and what it lacks."""
+    table = pd.DataFrame([_row(run) for run in runs])
+    return table.astype(dict.fromkeys(("folds", "fold_mean", "fold_std"), float))  # empty where there are no folds
+
+
+def _row(run: dict[str, Any]) -> dict[str, Any]:
+    folds = [fold["detection"]["average_map"] for fold in run.get("folds", ())]
+    return {
+        "run": run["name"],
+        "features": run["features"],
+        "model": run["model"],
+        "recipe": run["recipe"],
+        "seed": run["seed"],
+        "average_map": run["detection"]["average_map"],
+        "map_0.5": dict(zip(run["detection"]["tiou"], run["detection"]["map"], strict=True)).get(0.5),
+        "folds": len(folds) or None,
+        "fold_mean": _mean(folds),
+        "fold_std": _std(folds),
+        "frame_accuracy": run["frames"]["accuracy"],
+        "foreground_accuracy": run["frames"]["foreground_accuracy"],
+        "start_error_s": run["boundaries"]["start_median_s"],
+        "end_error_s": run["boundaries"]["end_median_s"],
+        "train_loss": run["losses"]["train"]["total"],
+        "val_loss": run["losses"]["val"]["total"],
+        "val_boundary_loss": run["losses"]["val"]["boundary"],
+        "parameters": run["parameters"],
+        "flops_per_minute": run["cost"]["flops_per_minute"],
+        "latency_s": run["cost"]["latency_s"],
+        "train_seconds": run["train_seconds"],
+    }
+
+
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each features, model and recipe: means over the seeds, best average mAP first.
+
+    ``average_map_std`` is the sample standard deviation over seeds (empty for one), ``fold_std`` the mean over the
+    seeds of that over folds: how far one split is from another.
+    """
+    groups = table.groupby(["features", "model", "recipe"], sort=False)
+    first, mean = groups[["folds", "parameters"]].first(), groups.mean(numeric_only=True)
+    summary = mean.drop(columns=["seed", "folds", "parameters", *(c for c in mean if c.endswith("loss"))])
+    summary.insert(0, "seeds", groups.size())
+    summary.insert(2, "average_map_std", groups["average_map"].agg(partial(pd.Series.std, ddof=1)))
+    return summary.join(first).sort_values("average_map", ascending=False, kind="stable").reset_index()
+
+
+def show(runs: list[dict[str, Any]], kind: str) -> None:
+    """Print the comparison for a person."""
+    summary = over_seeds(comparison_table(runs))
+    table = Table(title=f"validation videos, {kind}", box=None, title_justify="left")
+    named, folded = summary["features"].any(), summary["folds"].notna().any()
+    columns = ["avg mAP", "mAP@.5", "frames", "in steps", "start", "end", "params", "FLOP/min", "latency", "time"]
+    for column in ("model", *(["features"] if named else ())):
+        table.add_column(column, no_wrap=True)
+    for column in (*columns[:1], *(["folds"] if folded else ()), *columns[1:]):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in summary.rename(columns={"map_0.5": "map_at_half"}).itertuples():
+        errors = [f"{e:.2f} s" if pd.notna(e) else "-" for e in (row.start_error_s, row.end_error_s)]
+        table.add_row(
+            f"{row.model}-{row.recipe}",
+            *([row.features] if named else ()),
+            _spread(row.average_map, row.average_map_std),
+            *([_spread(row.fold_mean, row.fold_std)] if folded else ()),
+            f"{row.map_at_half:.3f}",
+            f"{row.frame_accuracy:.1%}",
+            f"{row.foreground_accuracy:.1%}",
+            *errors,
+            f"{row.parameters / 1e6:.1f} M",
+            f"{row.flops_per_minute / 1e9:.2f} G",
+            f"{1000 * row.latency_s:.0f} ms",
+            f"{row.train_seconds:.0f} s",
+        )
+    stderr.print(table)
+
+
+def _spread(mean: float, std: float) -> str:
+    return f"{mean:.3f}" + (f" ± {std:.3f}" if pd.notna(std) else "")
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return statistics.fmean(values) if values else None
+
+
+def _std(values: list[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
