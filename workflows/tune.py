@@ -108,12 +108,13 @@ def tune(config: TuneConfig, address: str | None = None) -> dict[str, Any]:
     if waiting and not study.spent():
         with ray_session(address), tempfile.TemporaryDirectory(prefix="balletal-") as scratch:
             os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the study keeps its own record
+            os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose boxes `verbose` does not hide
             os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends this command as any other
             trainable = partial(_run_trial, config=config, store=store, projection=projection)
             results = ray_tune.Tuner(
                 ray_tune.with_resources(trainable, {"cpu": config.cpus, "gpu": config.gpus}),
                 param_space={"trial": ray_tune.grid_search(waiting)},
-                tune_config=ray_tune.TuneConfig(scheduler=study, metric="average_map", mode="max"),
+                tune_config=ray_tune.TuneConfig(scheduler=study),
                 run_config=ray_tune.RunConfig(
                     name="study",
                     storage_path=scratch,  # what is worth keeping is in `out`
@@ -286,9 +287,9 @@ def _write(config: TuneConfig, base: Recipe, study: Study) -> dict[str, Any]:
     summary: dict[str, Any] = {"trials": len(rows), "ended": len(ended), "best": None, "figure": None}
     if not rows:
         return summary
-    table = pd.DataFrame(rows).sort_values(["average_map", "trial"], ascending=[False, True], ignore_index=True)
+    rows.sort(key=lambda row: (row["status"] == "diverged", -row["average_map"]))
+    table, best = pd.DataFrame(rows), rows[0]
     files.write_bytes(files.join(config.out, TRIALS), table.to_csv(index=False).encode())
-    best = next(row for row in rows if row["trial"] == table["trial"][0])
     _, settings = draw(config.space, base, config.seed, best["trial"])
     text = f"# Trial {best['trial']} of {len(rows)}: average mAP {best['average_map']:.4f}, {best['epochs']} epochs.\n"
     text += yaml.safe_dump(settings.model_dump(mode="json", exclude={"seed"}), sort_keys=False)

@@ -71,9 +71,8 @@ def check_space(space: Space, base: Recipe) -> None:
 
 
 def draw(space: Space, base: Recipe, seed: int, trial: int) -> tuple[dict[str, Any], Recipe]:
-    """The values of one trial by path, and its recipe; a trial's draw depends on no other trial."""
-    random = np.random.default_rng([seed, trial])
-    drawn = {path: domain.draw(random) for path, domain in space.items()}
+    """The values of one trial by path, and its recipe; each draw depends on no other trial and no other path."""
+    drawn = {path: domain.draw(np.random.default_rng([seed, trial, *path.encode()])) for path, domain in space.items()}
     values = base.model_dump(mode="json")
     for path, value in drawn.items():
         values = merged(values, _nested(path, value))

@@ -1,6 +1,5 @@
 """Searching a recipe's values on Ray Tune: spaces, a study, its resume, trials that fail."""
 
-import csv
 import json
 import os
 import signal
@@ -106,7 +105,8 @@ def test_a_killed_study_goes_on_with_the_states_and_rungs_that_it_had(
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     before = reports(out)
     assert len(before) < 80
@@ -124,8 +124,9 @@ def test_a_killed_study_goes_on_with_the_states_and_rungs_that_it_had(
 @pytest.mark.ray
 def test_a_diverging_trial_and_a_spent_budget(corpus: Corpus, tmp_path: Path, ray_cluster: None) -> None:
     wild = {"optim.lr": {"choice": [1e30, 0.01]}}
-    study = config(corpus, tmp_path / "wild", space=wild, grace_epochs=8)
-    lrs = [draw(study.space, study.base, 0, trial)[0]["optim.lr"] for trial in range(4)]
+    small = SMALL | {"model": SMALL["model"] | {"upsample": 2}}
+    study = config(corpus, tmp_path / "wild", space=wild, overrides=small, grace_epochs=8, seed=1)
+    lrs = [draw(study.space, study.base, 1, trial)[0]["optim.lr"] for trial in range(4)]
     assert set(lrs) == {1e30, 0.01}
     assert tune(study)["best"]["optim.lr"] == 0.01
     table = pd.read_csv(tmp_path / "wild" / "trials.csv").sort_values("trial")
@@ -134,7 +135,7 @@ def test_a_diverging_trial_and_a_spent_budget(corpus: Corpus, tmp_path: Path, ra
     short = config(corpus, tmp_path / "short", seconds=1e-3, cpus=2)
     (only,) = reports(tmp_path / "short") if tune(short) else ()
     assert (only["trial"], only["epoch"], only["ended"]) == (0, 2, "")
-    assert list(csv.DictReader((tmp_path / "short" / "trials.csv").open()))[0]["status"] == "unfinished"
+    assert list(pd.read_csv(tmp_path / "short" / "trials.csv")["status"]) == ["unfinished"]
     assert tune(short)["trials"] == 1  # spent: nothing more
 
 
@@ -200,3 +201,5 @@ def test_draws_lie_in_their_domains_and_depend_on_seed_and_trial_alone() -> None
         }
     )
     assert draw(space, base, 1, 17)[0] != values
+    alone, _ = draw({"optim.lr": space["optim.lr"]}, base, 0, 17)
+    assert alone == {"optim.lr": values["optim.lr"]}
