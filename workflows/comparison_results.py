@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pandas as pd
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from balletal import files
@@ -166,7 +167,8 @@ def show(runs: list[dict[str, Any]], kind: str) -> None:
             f"{1000 * row.latency_s:.0f} ms",
             f"{row.train_seconds:.0f} s",
         )
-    stderr.print(table)
+    # Whole, also where the terminal is narrower: a number that is cut short is none.
+    Console(stderr=True, highlight=False, width=max(stderr.width, 180)).print(table)
 
 
 def _spread(mean: float, std: float) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from balletal.report.figures import _STYLE, COLOURS, _to_svg
 
@@ -66,6 +67,9 @@ def _scatter(axes: Axes, values: pd.Series, trials: pd.DataFrame, logarithmic: b
     axes.scatter(values[whole], trials["average_map"][whole], 22, color=COLOURS[1])
     if logarithmic:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _numeric(values: pd.Series) -> bool:
