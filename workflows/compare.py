@@ -19,7 +19,15 @@ from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
 from workflows.cluster import ray_session
 from workflows.comparison_config import CompareConfig, ComparisonConfig
 from workflows.comparison_data import Cell, draw_split, make_cells
-from workflows.comparison_results import comparison_table, cost_of, over_seeds, pool_folds, show
+from workflows.comparison_results import (
+    comparison_table,
+    cost_of,
+    oracle_rows,
+    oracle_table,
+    over_seeds,
+    pool_folds,
+    show,
+)
 from workflows.config import merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
 from workflows.report import report
@@ -44,12 +52,13 @@ class Planned:
         return self.name if self.cell.fold is None else f"{self.name}, fold {self.cell.fold}"
 
 
-def compare(config: ComparisonConfig, cells: list[Cell]) -> list[dict[str, Any]]:
+def compare(config: ComparisonConfig, cells: list[Cell]) -> dict[str, Any]:
     """Train and measure every model and recipe on every cell, as many at once as there are CPUs (or GPUs).
 
     Returns:
-        the metrics of each run with its ``cost``, sorted by name, also written to ``comparison.json``; the folds of a
-        run are one. ``comparison.csv`` has one row a run, ``summary.csv`` means and spread over seeds.
+        what `comparison.json` holds: ``runs``, the metrics of each run with its ``cost``, sorted by name (the folds of a
+        run are one), and ``oracle``, what features as coarse as these allow. `comparison.csv` has one row a run,
+        `summary.csv` means and spread over seeds, `oracle.csv` the oracle's rows.
     """
     out = files.absolute(config.out)  # Ray Train takes no relative folder
     labels = LabelSet.load(config.labels)
@@ -75,10 +84,21 @@ def compare(config: ComparisonConfig, cells: list[Cell]) -> list[dict[str, Any]]
         # One after the other and not amid the trainings, which would share the cores with it.
         runs.append(metrics | {"cost": _result(_cost.remote(parts[0].out, cell.store))})
     table = comparison_table(runs)
-    files.write_json(files.join(out, "comparison.json"), {"runs": runs})
-    files.write_bytes(files.join(out, "comparison.csv"), table.to_csv(index=False).encode())
-    files.write_bytes(files.join(out, "summary.csv"), over_seeds(table).to_csv(index=False).encode())
-    return runs
+    oracle = _oracle(cells, labels)
+    results = {"runs": runs, "oracle": oracle}
+    files.write_json(files.join(out, "comparison.json"), results)
+    tables = {"comparison": table, "summary": over_seeds(table), "oracle": oracle_table(oracle)}
+    for name, content in tables.items():
+        files.write_bytes(files.join(out, f"{name}.csv"), content.to_csv(index=False).encode())
+    return results
+
+
+def _oracle(cells: list[Cell], labels: LabelSet) -> list[dict[str, Any]]:
+    folders: dict[str, list[str]] = {}
+    for cell in cells:
+        folders.setdefault(cell.features, []).append(cell.folder)
+    stores = {cell.features: cell.store for cell in cells}
+    return [row for name, parts in folders.items() for row in oracle_rows(name, stores[name], labels, parts)]
 
 
 def _plan(config: ComparisonConfig, cells: list[Cell], out: str) -> list[Planned]:
@@ -168,12 +188,12 @@ def main(
     resolved = validated(CompareConfig, with_settings(read_yaml(config), settings or []), where=config)
     cells = make_cells(resolved)
     with ray_session(address):
-        runs = compare(resolved, cells)
+        results = compare(resolved, cells)
     written = report(resolved.out)
     if as_json:
-        print_json({"runs": runs, "report": written})
+        print_json(results | {"report": written})
     else:
-        show(runs, str(resolved.split))
+        show(results["runs"], results["oracle"], str(resolved.split))
         say(f"report: {written}")
 
 

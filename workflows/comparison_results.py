@@ -14,7 +14,10 @@ from balletal import files
 from balletal.annotations import Annotations, read_annotations, write_activitynet
 from balletal.features.store import FeatureStore, VideoFeatures
 from balletal.labels import LabelSet
+from balletal.metrics import boundary_errors, evaluate_detections
 from balletal.metrics.localizer import evaluate_localizer
+from balletal.metrics.oracle import oracle_instances, oracle_runs
+from balletal.report.figures import at_tiou
 from balletal.tal.cost import measure_cost
 from balletal.tal.localizer import Localizer
 from workflows.console import stderr
@@ -83,6 +86,41 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
     return metrics
 
 
+def _joined(parts: Sequence[Annotations]) -> Annotations:
+    segments, videos = (
+        pd.concat([getattr(p, what) for p in parts], ignore_index=True) for what in ("segments", "videos")
+    )
+    return Annotations(segments, videos)
+
+
+def oracle_rows(features: str, store: FeatureStore, labels: LabelSet, prepared: Sequence[str]) -> list[dict[str, Any]]:
+    """What perfect answers would reach that are as coarse as these features: one answer a feature, no sub-steps.
+
+    Args:
+        prepared: folders of the cells, one a fold, whose validation videos are measured at once.
+
+    Returns:
+        one row for perfect labels merged into runs, which is all that frame-wise labelling can say, and one for
+        instances kept apart; JSON-able.
+    """
+    truth = _joined([read_annotations(files.join(folder, "ground_truth.json"), labels) for folder in prepared])
+    step = store.spec.stride_s
+    perfect = {
+        "merged": oracle_runs(truth.segments, labels, truth.durations, step),
+        "apart": oracle_instances(truth.segments, step),
+    }
+    return [
+        {
+            "features": features,
+            "oracle": kind,
+            "step_s": step,
+            "detection": evaluate_detections(truth.segments, table, labels=labels.labels),
+            "boundaries": boundary_errors(truth.segments, table),
+        }
+        for kind, table in perfect.items()
+    ]
+
+
 def cost_of(run: str, store: FeatureStore) -> dict[str, Any]:
     """What the model of a finished run costs, measured once on a validation video and kept in the run's `cost.json`."""
     uri = files.join(run, "cost.json")
@@ -109,7 +147,7 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
         "recipe": run["recipe"],
         "seed": run["seed"],
         "average_map": run["detection"]["average_map"],
-        "map_0.5": dict(zip(run["detection"]["tiou"], run["detection"]["map"], strict=True)).get(0.5),
+        "map_0.5": at_tiou(run["detection"], run["detection"]["map"], 0.5),
         "folds": len(folds) or None,
         "fold_mean": _mean(folds),
         "fold_std": _std(folds),
@@ -141,7 +179,23 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return summary.join(first).sort_values("average_map", ascending=False, kind="stable").reset_index()
 
 
-def show(runs: list[dict[str, Any]], kind: str) -> None:
+def oracle_table(oracle: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row for each of :func:`oracle_rows`."""
+    return pd.DataFrame(
+        {
+            "features": row["features"],
+            "oracle": row["oracle"],
+            "step_s": row["step_s"],
+            "average_map": row["detection"]["average_map"],
+            "map_0.5": at_tiou(row["detection"], row["detection"]["map"], 0.5),
+            "start_error_s": row["boundaries"]["start_median_s"],
+            "end_error_s": row["boundaries"]["end_median_s"],
+        }
+        for row in oracle
+    )
+
+
+def show(runs: list[dict[str, Any]], oracle: list[dict[str, Any]], kind: str) -> None:
     """Print the comparison for a person."""
     summary = over_seeds(comparison_table(runs))
     table = Table(title=f"validation videos, {kind}", box=None, title_justify="left")
@@ -152,7 +206,6 @@ def show(runs: list[dict[str, Any]], kind: str) -> None:
     for column in (*columns[:1], *(["folds"] if folded else ()), *columns[1:]):
         table.add_column(column, justify="right", no_wrap=True)
     for row in summary.rename(columns={"map_0.5": "map_at_half"}).itertuples():
-        errors = [f"{e:.2f} s" if pd.notna(e) else "-" for e in (row.start_error_s, row.end_error_s)]
         table.add_row(
             f"{row.model}-{row.recipe}",
             *([row.features] if named else ()),
@@ -161,11 +214,22 @@ def show(runs: list[dict[str, Any]], kind: str) -> None:
             f"{row.map_at_half:.3f}",
             f"{row.frame_accuracy:.1%}",
             f"{row.foreground_accuracy:.1%}",
-            *errors,
+            _seconds(row.start_error_s),
+            _seconds(row.end_error_s),
             f"{row.parameters / 1e6:.1f} M",
             f"{row.flops_per_minute / 1e9:.2f} G",
             f"{1000 * row.latency_s:.0f} ms",
             f"{row.train_seconds:.0f} s",
+        )
+    table.add_section()
+    for row in oracle_table(oracle).rename(columns={"map_0.5": "map_at_half"}).itertuples():
+        table.add_row(
+            f"oracle, {row.oracle}",
+            *([row.features] if named else ()),
+            f"{row.average_map:.3f}",
+            *([""] if folded else ()),
+            f"{row.map_at_half:.3f}",
+            *("", "", _seconds(row.start_error_s), _seconds(row.end_error_s)),
         )
     # Whole, also where the terminal is narrower: a number that is cut short is none.
     Console(stderr=True, highlight=False, width=max(stderr.width, 180)).print(table)
@@ -173,6 +237,10 @@ def show(runs: list[dict[str, Any]], kind: str) -> None:
 
 def _spread(mean: float, std: float) -> str:
     return f"{mean:.3f}" + (f" ± {std:.3f}" if pd.notna(std) else "")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if pd.notna(value) else "-"
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -79,7 +79,8 @@ def pipeline(config: PipelineConfig, address: str | None = None) -> dict[str, An
     """Run all stages and write `run.json` with the seconds of each.
 
     Returns:
-        ``{"stages": {name: seconds}, "features": summary, "projection": summary, "runs": [...], "report": path}``.
+        ``{"stages": {name: seconds}, "features": summary, "projection": summary, "report": path}`` and the results of
+        :func:`workflows.compare.compare`.
 
     Raises:
         InputError: ``config.out`` holds a run of another configuration; whatever a stage raises.
@@ -117,12 +118,12 @@ def pipeline(config: PipelineConfig, address: str | None = None) -> dict[str, An
                 )
             projection = Projection.load(folder)
         with stage("models"):
-            runs = compare(config, [Cell("", None, store, projection, split, files.absolute(out))])
+            results = compare(config, [Cell("", None, store, projection, split, files.absolute(out))])
     with stage("report"):
         written = report(out)
     summary = {"stages": stages, "features": features, "projection": fitted, "report": written}
     files.write_json(files.join(out, "run.json"), summary)
-    return summary | {"runs": runs}
+    return summary | results
 
 
 def _split(config: PipelineConfig, store: FeatureStore) -> Split:
@@ -177,7 +178,7 @@ def main(
     if as_json:
         print_json(summary)
     else:
-        show(summary["runs"], str(resolved.split))
+        show(summary["runs"], summary["oracle"], str(resolved.split))
         best = max(summary["runs"], key=lambda run: run["detection"]["average_map"])
         say("stages: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in summary["stages"].items()))
         say(f"report: {summary['report']}")

@@ -45,7 +45,8 @@ def test_compare_runs_all_pairs_on_one_split_with_one_or_two_workers(
 ) -> None:
     single = {"store": corpus.store, "projection": corpus.projection, "split": {"by": "published"}}
     one = config(corpus, tmp_path / "one", recipes=["paper", "localize"], **single)
-    runs = compare(one, make_cells(one))
+    results = compare(one, make_cells(one))
+    runs = results["runs"]
     assert [run["name"] for run in runs] == ["cnn-localize", "cnn-paper"]
     localize, paper = runs
     assert localize["detection"]["average_map"] > paper["detection"]["average_map"]
@@ -53,13 +54,13 @@ def test_compare_runs_all_pairs_on_one_split_with_one_or_two_workers(
     assert paper["losses"]["val"]["boundary"] > 1
     table = pd.read_csv(tmp_path / "one" / "comparison.csv")
     assert list(table["run"]) == ["cnn-localize", "cnn-paper"]
-    assert json.loads((tmp_path / "one" / "comparison.json").read_text()) == {"runs": runs}
+    assert json.loads((tmp_path / "one" / "comparison.json").read_text()) == results
     # The same trunk; one answers at two sub-steps a feature, through layers of its own.
     assert localize["cost"]["flops_per_minute"] > paper["cost"]["flops_per_minute"] > 0
     assert table["latency_s"].gt(0).all()
 
     two = config(corpus, tmp_path / "two", workers=2, **single)
-    (other,) = compare(two, make_cells(two))
+    (other,) = compare(two, make_cells(two))["runs"]
     losses = [run["losses"]["val"]["total"] for run in (localize, other)]
     assert losses[1] == pytest.approx(losses[0], rel=0.25)
     assert other["detection"]["average_map"] == pytest.approx(localize["detection"]["average_map"], abs=0.2)
@@ -111,6 +112,11 @@ def test_features_folds_and_seeds_are_measured_with_their_spread(
         assert table.loc[name, "fold_std"] == pytest.approx(np.std(of_folds, axis=1, ddof=1).mean())
     # Half of the features, twice the sub-steps: as many answers from half of the encoder's work.
     assert table.loc["half", "flops_per_minute"] < table.loc["all", "flops_per_minute"]
+    # One answer every 0.32 s loses little of steps of 1.2 s, one every 0.64 s more.
+    oracle = pd.read_csv(out / "oracle.csv").set_index(["features", "oracle"])
+    assert oracle.loc["all", "step_s"].tolist() == [0.32, 0.32]
+    for kind in ("merged", "apart"):
+        assert oracle.loc[("all", kind), "average_map"] > oracle.loc[("half", kind), "average_map"] > 0
     assert {run.name for run in read_results(out).runs} == set(runs)
 
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
