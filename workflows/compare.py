@@ -56,8 +56,8 @@ def compare(config: ComparisonConfig, cells: list[Cell]) -> dict[str, Any]:
     """Train and measure every model and recipe on every cell, as many at once as there are CPUs (or GPUs).
 
     Returns:
-        what `comparison.json` holds: ``runs``, the metrics of each run with its ``cost``, sorted by name (the folds of a
-        run are one), and ``oracle``, what features as coarse as these allow. `comparison.csv` has one row a run,
+        what `comparison.json` holds: ``runs``, the metrics of each run with its ``cost``, sorted by name (all
+        folds are one), and ``oracle``, what features as coarse as these allow. `comparison.csv` has one row a run,
         `summary.csv` means and spread over seeds, `oracle.csv` the oracle's rows.
     """
     out = files.absolute(config.out)  # Ray Train takes no relative folder
