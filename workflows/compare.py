@@ -106,6 +106,8 @@ def _plan(config: ComparisonConfig, cells: list[Cell], out: str) -> list[Planned
     for cell in cells:
         for model in config.models:
             for recipe_name in config.recipes:
+                if (model, recipe_name) == ("transformer", "paper"):
+                    continue  # the paper has none
                 for seed in config.seeds:
                     of_seed = (f"seed{seed}",) if len(config.seeds) > 1 else ()
                     name = "-".join((*([cell.features] if cell.features else ()), model, recipe_name, *of_seed))

@@ -28,20 +28,14 @@ class HeldOut:
     """The localizers of all folds as one: each video is answered for by that which did not learn from it."""
 
     def __init__(self, name: str, localizers: Sequence[Localizer], videos: Sequence[Iterable[str]]) -> None:
-        self._by_video = {v: one for one, held in zip(localizers, videos, strict=True) for v in held}
+        # A fold's temperature was chosen on the very videos that it is measured on here.
+        plain = [one.with_temperature(1.0) for one in localizers]
+        self._by_video = {v: one for one, held in zip(plain, videos, strict=True) for v in held}
         self.name, self.digest = name, "+".join(one.digest[:12] for one in localizers)
-        self.labels, self.recipe, self.spec, self.grid = (
-            getattr(localizers[0], what) for what in ("labels", "recipe", "spec", "grid")
-        )
+        self.labels, self.recipe, self.spec = plain[0].labels, plain[0].recipe, plain[0].spec
 
-    def localize(self, video: VideoFeatures, **options: Any) -> pd.DataFrame:
-        return self._by_video[video.video_id].localize(video, **options)
-
-    def class_scores(self, video: VideoFeatures, *args: Any, **options: Any) -> Any:
-        return self._by_video[video.video_id].class_scores(video, *args, **options)
-
-    def outputs(self, video: VideoFeatures) -> Any:
-        return self._by_video[video.video_id].outputs(video)
+    def localize_with_scores(self, video: VideoFeatures, *args: Any, **options: Any) -> Any:
+        return self._by_video[video.video_id].localize_with_scores(video, *args, **options)
 
 
 def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[str], out: str) -> dict[str, Any]:
@@ -59,9 +53,7 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
         return cast(dict[str, Any], files.read_json(metrics_uri))
     each = [files.read_json(files.join(run, "metrics.json")) for run in runs]
     truths = [read_annotations(files.join(run, "ground_truth.json"), labels) for run in runs]
-    truth = Annotations(
-        *(pd.concat([getattr(t, w) for t in truths], ignore_index=True) for w in ("segments", "videos"))
-    )
+    truth = _joined(truths)
     localizers = [Localizer.load(files.join(run, "bundle")) for run in runs]
     held_out = cast(Localizer, HeldOut(name, localizers, [t.durations for t in truths]))
     detections, measured = evaluate_localizer(held_out, store.iter_videos(list(truth.durations)), truth)

@@ -1,7 +1,7 @@
 """How good detections are: mAP and AR, errors by kind, label, duration and score, frame-wise scores, bounds."""
 
 from balletal.metrics.boundaries import boundary_errors
-from balletal.metrics.calibration import apply_temperature, calibration, fit_temperature, reliability
+from balletal.metrics.calibration import calibration, detection_temperature, fit_temperature, reliability
 from balletal.metrics.confusion import confusion_matrix
 from balletal.metrics.detection import evaluate_detections
 from balletal.metrics.diagnosis import diagnose_detections
@@ -11,11 +11,11 @@ from balletal.metrics.operating import best_f1
 from balletal.metrics.oracle import oracle_instances, oracle_runs
 
 __all__ = [
-    "apply_temperature",
     "best_f1",
     "boundary_errors",
     "calibration",
     "confusion_matrix",
+    "detection_temperature",
     "diagnose_detections",
     "duration_table",
     "edit_score",

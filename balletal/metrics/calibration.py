@@ -32,10 +32,27 @@ def calibration(ground_truth: pd.DataFrame, detections: pd.DataFrame, tiou: floa
     Raises:
         InputError: missing columns, values that are not finite, scores outside [0, 1].
     """
+    return {"tiou": float(tiou)} | reliability(*_hits(ground_truth, detections, tiou))
+
+
+def detection_temperature(ground_truth: pd.DataFrame, detections: pd.DataFrame, tiou: float = 0.5) -> float:
+    """The temperature at which detection scores tell best whether they are true positives at one tIoU.
+
+    Args, raises: as :func:`calibration`.
+
+    Returns:
+        what :func:`fit_temperature` gives; to be found on other videos than those that it is reported for.
+    """
+    return fit_temperature(*_hits(ground_truth, detections, tiou))
+
+
+def _hits(
+    ground_truth: pd.DataFrame, detections: pd.DataFrame, tiou: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     check_table("ground truth", ground_truth, SEGMENT_COLUMNS)
     check_table("detections", detections, DETECTION_COLUMNS)
     hit = match_detections(ground_truth, detections, check_tiou(tiou))[0] >= 0
-    return {"tiou": float(tiou)} | reliability(detections["score"].to_numpy(np.float64), hit)
+    return detections["score"].to_numpy(np.float64), hit
 
 
 def reliability(scores: ArrayLike, hits: ArrayLike, bins: int = BINS) -> dict[str, Any]:
@@ -94,17 +111,6 @@ def fit_temperature(scores: ArrayLike, hits: ArrayLike) -> float:
         slope = float(((_sigmoid(logit * np.exp(-middle)) - hit) * logit).mean())
         low, high = (middle, high) if slope > 0 else (low, middle)
     return float(np.exp((low + high) / 2))
-
-
-def apply_temperature(scores: ArrayLike, temperature: float) -> NDArray[np.float64]:
-    """sigmoid(logit(score) / temperature), elementwise; the order of scores stays.
-
-    Raises:
-        InputError: a temperature that is not above 0.
-    """
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise InputError("temperature", expected="a number above 0", found=str(temperature))
-    return _sigmoid(_logit(np.asarray(scores, dtype=np.float64)) / temperature)
 
 
 def _checked(scores: ArrayLike, hits: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

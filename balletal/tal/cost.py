@@ -13,7 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.features.store import VideoFeatures
+from balletal.tal.decoding import run_model
 from balletal.tal.localizer import Localizer
+from balletal.tal.sequences import on_clip_grid
 from balletal.video.clips import clip_times
 
 MINUTE_S = 60.0
@@ -27,8 +29,9 @@ def measure_cost(localizer: Localizer, video: VideoFeatures, repeats: int = 5) -
         repeats: the latency is the median of so many calls, after one that is not counted.
 
     Returns:
-        JSON-able: ``parameters``; ``flops_per_minute`` of the model's forward pass (a multiplication and an addition
-        are two); ``latency_s`` from stored features to detections; ``device``, ``threads`` that it was measured with.
+        JSON-able: ``parameters``; ``flops_per_minute`` of the model's forward pass over a minute at once (a
+        multiplication and an addition are two); ``latency_s`` from stored features to detections; ``device``,
+        ``threads`` that it was measured with.
 
     Raises:
         InputError: ``video`` has no features.
@@ -56,6 +59,7 @@ def _minute(spec: FeatureSpec, video: VideoFeatures) -> VideoFeatures:
 
 
 def _flops(localizer: Localizer, video: VideoFeatures) -> int:
+    device = next(localizer.model.parameters()).device
     # The counter does not know the fused kernels of recurrent layers and attention; without them it sees their parts.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
@@ -65,5 +69,5 @@ def _flops(localizer: Localizer, video: VideoFeatures) -> int:
             sdpa_kernel(SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
         ):
-            localizer.outputs(video)
+            run_model(localizer.model, on_clip_grid(video, localizer.projection), device)
     return int(counter.get_total_flops())

@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -169,6 +169,11 @@ class Localizer:
             raise InputError(f"bundle {self.name}", expected=expected, found=f"label set {self.labels.name}")
         # A class that has no coarse name is its own.
         return tuple(dict.fromkeys(self.labels.to_coarse.get(label, label) for label in self.labels.labels))
+
+    def with_temperature(self, temperature: float) -> "Localizer":
+        """The same, but for how sure its scores sound."""
+        decode = self.recipe.decode.model_copy(update={"temperature": temperature})
+        return replace(self, recipe=self.recipe.model_copy(update={"decode": decode}))
 
     def to(self, device: torch.device | str) -> "Localizer":
         """Move the model to a device."""

@@ -20,9 +20,12 @@ def start(settings: Recipe, spec, videos: int = 8) -> Training:
     return Training(settings, spec, in_dim=6, num_classes=2, steps_per_epoch=steps)
 
 
-@pytest.mark.parametrize("name", ["lstm", "cnn"])
-def test_localize_learns_and_holds_on_unseen_videos(name, spec, sequences):
-    training = start(small(name, epochs=40), spec)
+@pytest.mark.parametrize("name", ["lstm", "cnn", "transformer"])
+@pytest.mark.parametrize("options", [{}, {"levels": 2, "head_layers": 1, "bins": 16}])
+def test_localize_learns_and_holds_on_unseen_videos(name, options, spec, sequences):
+    settings = small(name, epochs=40)
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update=options)})
+    training = start(settings, spec)
     unseen = make_sequences(3, seed=1)
     before = training.validate(unseen)
     for _ in range(40):
@@ -105,3 +108,9 @@ def test_training_survives_videos_without_any_segment(spec, sequences):
     losses = training.train_epoch(empty)
     assert np.isfinite(list(losses.values())).all()
     assert all(torch.isfinite(p).all() for p in training.model.parameters())
+
+
+def test_the_paper_has_no_transformer():
+    assert recipe("transformer", "localize").model.name == "transformer"
+    with pytest.raises(InputError, match="recipe paper: expected a model of the paper's, lstm or cnn"):
+        recipe("transformer", "paper")
