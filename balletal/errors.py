@@ -20,6 +20,10 @@ class _PlacedError(BalletalError):
         return _placed_error, (type(self), *self.args)
 
 
+class DivergedError(BalletalError):
+    """A training whose gradient is no number any more."""
+
+
 class InputError(_PlacedError):
     """A file, folder or value that the user gave is not what it must be.
 

@@ -1,14 +1,24 @@
 """What a comparison is made of: features, split or folds, models, recipes, seeds."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from balletal.annotations import By
 from balletal.tal.config import ModelName, RecipeName
 
+
+def _of_recipes(overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    recipes = get_args(RecipeName)
+    known = {*recipes, *(f"{model}-{name}" for model in get_args(ModelName) for name in recipes)}
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"{key} is no recipe, and no <model>-<recipe>: {', '.join(sorted(known))}")
+    return overrides
+
+
 # Values of a recipe by what they apply to: a recipe's name, or "<model>-<recipe>", which goes over it.
-Overrides = dict[str, dict[str, Any]]
+Overrides = Annotated[dict[str, dict[str, Any]], AfterValidator(_of_recipes)]
 
 
 class SplitConfig(BaseModel):
@@ -29,6 +39,8 @@ class SplitConfig(BaseModel):
         return self
 
     def __str__(self) -> str:
+        if self.file is not None:
+            return f"split of {self.file}"
         return f"{self.folds} folds by {self.by}" if self.folds else f"split by {self.by}"
 
 
@@ -56,6 +68,12 @@ class ComparisonConfig(BaseModel):
     data: str = Field("", description="what the models learn from, with its licence")
 
     _local = field_validator("out")(local_folder)
+
+    @model_validator(mode="after")
+    def _something(self) -> "ComparisonConfig":
+        if set(self.models) == {"transformer"} and set(self.recipes) == {"paper"}:
+            raise ValueError("there is nothing to train: the paper has no recipe for the transformer")
+        return self
 
 
 class FeatureSetting(BaseModel):

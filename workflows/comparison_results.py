@@ -20,6 +20,7 @@ from balletal.metrics.oracle import oracle_instances, oracle_runs
 from balletal.report.figures import at_tiou
 from balletal.tal.cost import measure_cost
 from balletal.tal.localizer import Localizer
+from workflows.config import claim
 from workflows.console import stderr
 from workflows.tables import write_detections
 
@@ -47,14 +48,18 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
 
     Returns:
         as :func:`workflows.train.train`, with ``folds``: the measures of each fold alone.
+
+    Raises:
+        InputError: ``out`` holds the result of other runs.
     """
+    localizers = [Localizer.load(files.join(run, "bundle")) for run in runs]
+    claim(out, {"name": name, "folds": [one.digest for one in localizers]})
     metrics_uri = files.join(out, "metrics.json")
     if files.exists(metrics_uri):
         return cast(dict[str, Any], files.read_json(metrics_uri))
     each = [files.read_json(files.join(run, "metrics.json")) for run in runs]
     truths = [read_annotations(files.join(run, "ground_truth.json"), labels) for run in runs]
     truth = _joined(truths)
-    localizers = [Localizer.load(files.join(run, "bundle")) for run in runs]
     held_out = cast(Localizer, HeldOut(name, localizers, [t.durations for t in truths]))
     detections, measured = evaluate_localizer(held_out, store.iter_videos(list(truth.durations)), truth)
     metrics = {
@@ -66,6 +71,7 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
             side: {part: _mean(run["losses"][side][part] for run in each) for part in losses}
             for side, losses in each[0]["losses"].items()
         },
+        "temperature": 1.0,
         "train_seconds": round(sum(run["train_seconds"] for run in each), 1),
         "folds": [
             {"videos": run["videos"], **{key: run[key] for key in ("detection", "frames", "boundaries")}}

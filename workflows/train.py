@@ -184,10 +184,11 @@ def train(
     ground_truth = read_annotations(files.join(prepared, "ground_truth.json"), labels)
     localizer = Localizer(name, labels, projection, settings, model)
     evaluate = partial(evaluate_localizer, ground_truth=ground_truth)
-    detections, measured = evaluate(localizer, store.iter_videos(list(ground_truth.durations)))
+    videos = list(ground_truth.durations)
     if model.located:  # the paper's scores stay as published
+        detections, _ = evaluate(localizer.with_temperature(1.0), store.iter_videos(videos))
         localizer = localizer.with_temperature(detection_temperature(ground_truth.segments, detections))
-        detections, measured = evaluate(localizer, store.iter_videos(list(ground_truth.durations)))
+    detections, measured = evaluate(localizer, store.iter_videos(videos))
     metrics = {
         "name": name,
         "features": features,
@@ -283,7 +284,9 @@ def main(
         print_json(metrics)
     else:
         detection, frames = metrics["detection"], metrics["frames"]
-        say(f"average mAP {detection['average_map']:.3f}, foreground accuracy {frames['foreground_accuracy']:.3f}")
+        known = frames["foreground_accuracy"]
+        accuracy = "unknown" if known is None else f"{known:.3f}"
+        say(f"average mAP {detection['average_map']:.3f}, foreground accuracy {accuracy}")
         say(f"bundle: {files.join(out, 'bundle')}")
 
 

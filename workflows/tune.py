@@ -26,7 +26,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from balletal import files
 from balletal.annotations import Annotations, read_annotations
-from balletal.errors import BalletalError
+from balletal.errors import BalletalError, DivergedError
 from balletal.features.store import FeatureStore, VideoFeatures
 from balletal.labels import LabelSet
 from balletal.metrics.detection import evaluate_detections
@@ -99,7 +99,7 @@ def tune(config: TuneConfig, address: str | None = None) -> dict[str, Any]:
     """
     config = config.model_copy(update={"out": files.absolute(config.out)})
     base, out = config.base, config.out
-    check_space(config.space, base)
+    check_space(config.space, base, config.seed, config.trials)
     # How long to search may change from one call to the next; what is searched may not.
     claim(out, config.model_dump(mode="json", exclude={"out", "trials", "seconds", "cpus", "gpus"}))
     store, projection = _prepare(config)
@@ -244,7 +244,7 @@ def _run_trial(values: dict[str, int], *, config: TuneConfig, store: FeatureStor
                 training.train_epoch(data[0])
                 training.validate(data[1])  # the plateau schedule's step, as in `train`
             found = _average_map(training, settings, projection, LabelSet.load(config.labels), videos, truth)
-        except BalletalError:
+        except DivergedError:
             found, diverged = 0.0, True
         seconds = round(before + time.monotonic() - started, 2)
         row = {"epoch": training.epoch + diverged, "average_map": found, "seconds": seconds, "diverged": diverged}

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from balletal.errors import InputError
 from balletal.tal.config import Recipe
+from balletal.tal.windows import Windows
 from workflows.config import merged, validated
 
 # A study gives every trial the same epochs; how long a recipe trains is its own decision.
@@ -56,8 +57,8 @@ class Domain(BaseModel):
 Space = dict[str, Domain]
 
 
-def check_space(space: Space, base: Recipe) -> None:
-    """That every value of the space makes a recipe.
+def check_space(space: Space, base: Recipe, seed: int, trials: int) -> None:
+    """That every value of the space makes a recipe that can be used, and so does every trial.
 
     Raises:
         InputError: names the path that no recipe has, or the value that it does not take.
@@ -68,6 +69,8 @@ def check_space(space: Space, base: Recipe) -> None:
             raise InputError(f"space: {path}", expected="a value that a study may vary", found="one that it fixes")
         for value in domain.edges:
             validated(Recipe, merged(values, _nested(path, value)), where=f"space: {path}")
+    for trial in range(trials):
+        Windows.of(draw(space, base, seed, trial)[1])
 
 
 def draw(space: Space, base: Recipe, seed: int, trial: int) -> tuple[dict[str, Any], Recipe]:

@@ -94,9 +94,11 @@ def cross_validation(video_ids: Iterable[str], by: By, folds: int, seed: int = 0
     if not 2 <= folds <= len(groups):
         raise InputError("folds", expected=f"2 to {len(groups)}, the {by}s that there are", found=str(folds))
     held: list[list[str]] = [[] for _ in range(folds)]
-    for name in _shuffled(groups, seed):
+    for name in sorted(_shuffled(groups, seed), key=lambda name: -len(groups[name])):  # the largest while all is empty
         min(held, key=len).extend(groups[name])
-    return [Split(by, seed, {v: "validation" if v in set(part) else "training" for v in ids}) for part in held]
+    return [
+        Split(by, seed, dict.fromkeys(ids, "training") | dict.fromkeys(sorted(part), "validation")) for part in held
+    ]
 
 
 def _shuffled(names: Iterable[str], seed: int) -> list[str]:

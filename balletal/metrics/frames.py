@@ -111,15 +111,15 @@ def frame_metrics(predictions: Sequence[NDArray[np.int64]], truths: Sequence[NDA
         predictions, truths: one array a video, of :func:`frame_labels`.
 
     Returns:
-        JSON-able: ``accuracy`` and ``foreground_accuracy`` over all frames (None where there are none), ``background``,
-        the share of frames without a step, ``f1`` {"10", "25", "50"}, ``edit`` (mean over the videos).
+        JSON-able: ``accuracy`` and ``foreground_accuracy`` over all frames, ``background``, the share of frames without
+        a step (each None where there are none), ``f1`` {"10", "25", "50"}, ``edit`` (mean over the videos).
     """
     truth = np.concatenate(truths)
     accuracy = frame_accuracy(np.concatenate(predictions), truth)
     return {
         "accuracy": accuracy["all"],
         "foreground_accuracy": accuracy["foreground"],
-        "background": float(np.mean(truth == BACKGROUND)),
+        "background": float(np.mean(truth == BACKGROUND)) if len(truth) else None,
         "f1": f1_overlap(predictions, truths),
         "edit": float(np.mean([edit_score(p, t) for p, t in zip(predictions, truths, strict=True)])),
     }

@@ -39,6 +39,7 @@ def errors_section(runs: Sequence[Run]) -> str:
   much, above it too little.</figcaption></figure>
   <div><div class="scroll"><table>{_score_table(runs)}</table></div>
   <p class="note">Calibration error (ECE): the mean distance of scores from the share of right detections, in per cent.
+  The scores of a run on one split have a temperature that was found on these same videos; those of folds have none.
   Sides: of the steps whose name is found, left for right or right for left.</p></div></div>
 </section>"""
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from balletal.errors import InputError
 
@@ -33,6 +33,14 @@ class ModelConfig(_Config):
     heads: int = Field(4, gt=0, description="of attention")
     reach: int = Field(32, gt=0, description="features that attention sees on either side")
     substep_reach: int = Field(16, gt=0, description="sub-steps that attention sees on either side")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelConfig":
+        if self.boundary == "fraction" and (self.upsample, self.levels) != (1, 1):
+            raise ValueError("boundaries as fractions are one answer a feature: upsample and levels should be 1")
+        if self.name == "transformer" and (self.hidden % self.heads or self.substep_dim % self.heads):
+            raise ValueError(f"hidden and substep_dim should be multiples of heads, {self.heads}")
+        return self
 
 
 class LossConfig(_Config):

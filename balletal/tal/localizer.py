@@ -32,7 +32,7 @@ from balletal.tal.sequences import Grid
 from balletal.tal.stream import Stream
 
 MANIFEST, MODEL_FILE, CARD = "bundle.json", "model.safetensors", "card.md"
-FORMAT = "balletal-bundle-1"
+FORMAT = "balletal-bundle-2"
 
 
 @dataclass(frozen=True, eq=False)

@@ -232,11 +232,12 @@ class Pyramid(nn.Module):
         """x (B, C, T'), two masks (B, T') -> of each level: x, what is no padding, and what is answered for."""
         xs, masks, answers = [x], [mask], [answered]
         for block in self.blocks:
-            x = F.max_pool1d(xs[-1], 2, ceil_mode=True)
+            # Padding is below everything, or the last step of an odd number would be pooled with a zero.
+            x = F.max_pool1d(xs[-1].masked_fill(~masks[-1][:, None], -torch.inf), 2, ceil_mode=True)
             mask, answered = (
                 F.max_pool1d(m[:, None].to(x.dtype), 2, ceil_mode=True)[:, 0] > 0 for m in (masks[-1], answers[-1])
             )
-            x = x * mask[:, None]
+            x = x.masked_fill(~mask[:, None], 0)
             xs.append(x + block(x, mask))
             masks.append(mask)
             answers.append(answered)

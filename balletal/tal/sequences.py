@@ -148,7 +148,13 @@ def collate(sequences: Sequence[LabelledSequence]) -> tuple[Tensor, Tensor]:
 
     Returns:
         features (B, T, K) float32 and mask (B, T) bool, true where there is a feature.
+
+    Raises:
+        InputError: a video without features.
     """
+    for sequence in sequences:
+        if len(sequence.features) == 0:
+            raise InputError(f"video {sequence.video_id}", expected="features", found="none")
     longest = max(len(sequence.features) for sequence in sequences)
     dim = sequences[0].features.shape[1]
     features = torch.zeros(len(sequences), longest, dim)

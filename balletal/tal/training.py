@@ -17,13 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import BalletalError, InputError
+from balletal.errors import DivergedError, InputError
 from balletal.tal.augment import augmented
 from balletal.tal.config import OptimConfig, Recipe
 from balletal.tal.losses import localize_loss, paper_loss
 from balletal.tal.models import Outputs, TemporalModel
 from balletal.tal.sequences import Grid, LabelledSequence, collate
 from balletal.tal.targets import Targets, duration_edges, localize_targets, paper_targets
+from balletal.tal.windows import Windows
 
 LOSSES = ("class", "boundary", "quality", "total")
 
@@ -49,6 +50,7 @@ class Training:
         steps_per_epoch: int,
         device: torch.device | str = "cpu",
     ) -> None:
+        Windows.of(recipe)  # a recipe that could not be used is refused before it is trained
         torch.manual_seed(recipe.seed)  # all workers begin with the same weights
         self.recipe, self.device = recipe, torch.device(device)
         self.grid = Grid.of(spec, recipe.model.upsample)
@@ -90,7 +92,7 @@ class Training:
             loss.backward()
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
             if not torch.isfinite(norm):  # of the averaged gradient, so that every worker stops here
-                raise BalletalError(f"the gradient became {norm} in epoch {self.epoch + 1}; a lower optim.lr may help")
+                raise DivergedError(f"the gradient became {norm} in epoch {self.epoch + 1}; a lower optim.lr may help")
             self.optimizer.step()
             self.averaged.update_parameters(self.model)
             if isinstance(self.scheduler, torch.optim.lr_scheduler.LambdaLR):

@@ -19,11 +19,11 @@ from balletal.tal.config import ModelConfig, Recipe
 from balletal.tal.decoding import run_model
 from balletal.tal.models import Outputs, TemporalModel
 
-# Features that a window of a model of finite reach answers for at the least: fewer would make the context dear.
+# Features that a window of a model with a receptive field answers for at the least: fewer would make the context dear.
 _CORE = 128
 
 
-def reach(config: ModelConfig) -> int | None:
+def receptive_field(config: ModelConfig) -> int | None:
     """How many features to either side an answer can depend on; None for the lstm, which sees all there are.
 
     In features: the encoder's layers. In sub-steps, on top: the layers at the fine rate, a convolution on each level
@@ -61,7 +61,7 @@ class Windows:
     def of(cls, recipe: Recipe) -> "Windows":
         """As ``decode.window`` and ``decode.context`` say, rounded to the grid of the coarsest level.
 
-        By default a model of finite reach has just that as context, which makes its answers those of the whole
+        By default a model with a receptive field has just that as context, which makes its answers those of the whole
         sequence. For the lstm the windows define the answer: they are as long as the crops that it was trained on,
         with a quarter as context. So they are for a model that says boundaries as fractions, here of the window.
 
@@ -69,9 +69,9 @@ class Windows:
             InputError: a window that is all context.
         """
         model, decode = recipe.model, recipe.decode
-        levels = model.levels if model.boundary == "distance" else 1
-        unit = 2 ** (levels - 1) // math.gcd(model.upsample, 2 ** (levels - 1))
-        far = reach(model)
+        coarsest = 2 ** (model.levels - 1)
+        unit = coarsest // math.gcd(model.upsample, coarsest)
+        far = receptive_field(model)
         size = decode.window or recipe.optim.max_features
         context = decode.context if decode.context is not None else size // 4 if far is None else far
         context = -(-context // unit) * unit
@@ -174,4 +174,4 @@ class WindowedModel:
     @property
     def upsample(self) -> int:
         """Sub-steps a feature."""
-        return self.model.config.upsample if self.model.located else 1
+        return self.model.config.upsample

@@ -67,7 +67,6 @@ def test_compare_runs_all_pairs_on_one_split_with_one_or_two_workers(
     assert other["detection"]["average_map"] == pytest.approx(localize["detection"]["average_map"], abs=0.2)
 
 
-@pytest.mark.ray
 def untempered(run: Path) -> pd.DataFrame:
     """Detections as the model scored them, before its scores' temperature was found on the fold's own videos."""
     found = pd.read_parquet(run / "detections.parquet")
@@ -75,6 +74,7 @@ def untempered(run: Path) -> pd.DataFrame:
     return found.assign(score=temper(found["score"].to_numpy(), 1 / temperature))
 
 
+@pytest.mark.ray
 def test_features_folds_and_seeds_are_measured_with_their_spread(
     corpus: Corpus, tmp_path: Path, ray_cluster: None
 ) -> None:
@@ -180,6 +180,8 @@ def test_a_projection_of_other_videos_or_size_is_not_taken_for_this_one(corpus: 
         ({"features": [{"name": "a", "store": "s"}, {"name": "a", "store": "t"}]}, "names of their own"),
         ({"features": [{"name": "a/b", "store": "s"}]}, "features.0.name: string should match"),
         ({"features": [{"name": "a", "store": "s", "evry": 2}]}, "features.0.evry: extra inputs"),
+        ({"store": "s", "overrides": {"localise": {}}}, "localise is no recipe"),
+        ({"store": "s", "models": ["transformer"], "recipes": ["paper"]}, "nothing to train"),
     ],
 )
 def test_wrong_configurations_are_named(corpus: Corpus, tmp_path: Path, more: dict, message: str) -> None:

@@ -174,6 +174,19 @@ def test_wrong_spaces_are_named(corpus: Corpus, tmp_path: Path, more: dict[str, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "space", "message"),
+    [
+        ("transformer", {"model.heads": Domain(choice=[4, 5])}, "multiples of heads, 5"),
+        ("transformer", {"decode.window": Domain(choice=[64])}, "decode.window: expected at least"),
+        ("cnn", {"model.upsample": Domain(uniform=(1, 8))}, "model.upsample"),
+    ],
+)
+def test_trials_that_could_not_be_run_are_told_before_the_first(model, space, message) -> None:
+    with pytest.raises(InputError, match=message):
+        check_space(space, recipe(model, "localize"), seed=0, trials=5)
+
+
 def test_draws_lie_in_their_domains_and_depend_on_seed_and_trial_alone() -> None:
     space = {
         "optim.lr": Domain(loguniform=(1e-4, 1e-2)),
@@ -182,7 +195,7 @@ def test_draws_lie_in_their_domains_and_depend_on_seed_and_trial_alone() -> None
         "decode.nms": Domain(choice=["hard", "linear"]),
     }
     base = recipe("cnn", "localize")
-    check_space(space, base)
+    check_space(space, base, seed=0, trials=5)
     drawn = [draw(space, base, 0, trial) for trial in range(200)]
     lrs = np.array([values["optim.lr"] for values, _ in drawn])
     assert ((lrs >= 1e-4) & (lrs <= 1e-2)).all()

@@ -118,3 +118,10 @@ def test_bad_requests():
     for by in ("video", "variation", "published"):
         with pytest.raises(InputError, match="at least one video"):
             make_split(of({}), by)
+
+
+def test_large_variations_do_not_leave_folds_uneven():
+    videos = [*(f"{name}0001" for name in ("AAA", "BBB", "CCC", "DDD")), *(f"EEE{i:04d}" for i in range(6))]
+    for seed in range(5):
+        parts = cross_validation(videos, "variation", 2, seed)
+        assert sorted(len(part.video_ids("validation")) for part in parts) == [4, 6]

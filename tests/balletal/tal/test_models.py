@@ -32,9 +32,10 @@ def test_shapes(name, boundary, upsample, sequences):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("options", [{}, {"levels": 3, "head_layers": 1, "bins": 4}])
+@pytest.mark.parametrize("options", [{}, {"levels": 3, "head_layers": 1, "bins": 4}, {"levels": 3, "upsample": 1}])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_video_is_answered_alike_alone_and_in_a_padded_batch(name, options, training, sequences):
+    assert any(len(sequence.features) % 2 for sequence in sequences[:4]), "levels of odd lengths"
     model = _model(name, **options).train(training)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout | torch.nn.LSTM):

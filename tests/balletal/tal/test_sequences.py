@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,8 @@ def test_collate_pads_with_zeros_and_says_where(sequences):
         assert mask[b].sum() == n
         assert not features[b, n:].any()
         np.testing.assert_array_equal(features[b, :n].numpy(), sequences[b].features)
+
+
+def test_a_video_without_features_is_named(sequences):
+    with pytest.raises(InputError, match="video v1: expected features, found none"):
+        collate([sequences[0], replace(sequences[1], features=sequences[1].features[:0])])

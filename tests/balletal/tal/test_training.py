@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from balletal.errors import InputError
-from balletal.tal.config import LossConfig, ModelConfig, OptimConfig, Recipe, recipe
+from balletal.tal.config import DecodeConfig, LossConfig, ModelConfig, OptimConfig, Recipe, recipe
 from balletal.tal.training import Training, steps_per_epoch
 
 from .conftest import make_sequences
@@ -114,3 +115,12 @@ def test_the_paper_has_no_transformer():
     assert recipe("transformer", "localize").model.name == "transformer"
     with pytest.raises(InputError, match="recipe paper: expected a model of the paper's, lstm or cnn"):
         recipe("transformer", "paper")
+
+
+def test_recipes_that_could_not_be_used_are_refused_before_training(spec):
+    with pytest.raises(ValidationError, match="one answer a feature"):
+        ModelConfig(boundary="fraction", upsample=4)
+    with pytest.raises(ValidationError, match="multiples of heads, 4"):
+        ModelConfig(name="transformer", hidden=30)
+    with pytest.raises(InputError, match=r"decode\.window"):
+        start(recipe("cnn", "localize").model_copy(update={"decode": DecodeConfig(window=4)}), spec)

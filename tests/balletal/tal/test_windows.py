@@ -9,7 +9,7 @@ from balletal.projection import Moments, Projection, fit
 from balletal.tal.config import DecodeConfig, ModelConfig, OptimConfig, Recipe
 from balletal.tal.decoding import run_model
 from balletal.tal.models import TemporalModel
-from balletal.tal.windows import WindowedModel, Windows, reach
+from balletal.tal.windows import WindowedModel, Windows, receptive_field
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def projection(spec) -> Projection:
 )
 def test_reach_is_how_far_gradients_come_from(name, options):
     recipe = _recipe(name, **options)
-    model, far = _model(recipe), reach(recipe.model)
+    model, far = _model(recipe), receptive_field(recipe.model)
     found = 0
     for seed in range(6):
         torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def test_reach_is_how_far_gradients_come_from(name, options):
 
 
 def test_the_lstm_has_no_reach():
-    assert reach(ModelConfig(name="lstm")) is None
+    assert receptive_field(ModelConfig(name="lstm")) is None
 
 
 @pytest.mark.parametrize("name", ["cnn", "transformer"])
@@ -110,7 +110,7 @@ def test_windows_by_default():
     # A finite reach: no more context than it takes.
     assert Windows.of(_recipe("cnn")) == Windows(128 + 2 * 4, 4)
     # Points of level 2 are four sub-steps, so two features, apart: context and hop are even.
-    assert reach(_recipe("cnn", levels=3, substep_layers=0).model) == 5
+    assert receptive_field(_recipe("cnn", levels=3, substep_layers=0).model) == 5
     assert Windows.of(_recipe("cnn", levels=3, substep_layers=0)) == Windows(128 + 2 * 6, 6)
     # The lstm: as long as what it was trained on.
     assert Windows.of(_recipe("lstm")) == Windows(40, 10)
