@@ -256,11 +256,11 @@ def main(
     ] = None,
     fps: Annotated[float, typer.Option(help="Analysis rate, frames a second.")] = 25.0,
     window: Annotated[int, typer.Option(help="Analysis frames that a feature sees.")] = 16,
-    stride: Annotated[int, typer.Option(help="Analysis frames between features.")] = 4,
+    stride: Annotated[int, typer.Option(help="Analysis frames between features.")] = 8,
     mode: Annotated[
         Literal["windowed", "dense"],
         typer.Option(help="Each window through the network alone, or the network over the whole video."),
-    ] = "dense",
+    ] = "windowed",
     crop: Annotated[
         Crop, typer.Option(help="Central square, whole picture squeezed into one, or a square that follows the dancer.")
     ] = "dancer",

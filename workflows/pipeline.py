@@ -40,8 +40,8 @@ class FeaturesConfig(BaseModel):
     weights: str | list[str] | None = None
     fps: float = Field(25.0, gt=0)
     window: int = Field(16, gt=0)
-    stride: int = Field(4, gt=0)
-    mode: Literal["windowed", "dense"] = "dense"
+    stride: int = Field(8, gt=0)
+    mode: Literal["windowed", "dense"] = "windowed"
     crop: Crop = "dancer"
     flow: str = "dis"
     dtype: Dtype = "bfloat16"

@@ -54,7 +54,7 @@ def pipeline(videos: list[Path], folder: Path, seconds: float) -> Iterator[Row]:
     """
     lengths: dict[Literal["dense", "windowed"], float] = {"dense": seconds, "windowed": seconds / 4}
     for mode, length in lengths.items():
-        spec = spec_for(mode=mode, crop="center")
+        spec = spec_for(mode=mode, stride=4, crop="center")
         cuts = folder / f"cuts-{mode}"
         units = [
             unit for video in videos for unit in plan_units(video.stem, probe(str(cut(video, length, cuts))), spec)
@@ -137,7 +137,7 @@ def memory(folder: Path) -> Iterator[Row]:
     folder.mkdir(parents=True, exist_ok=True)
     minute = _draw(folder / "minute.mp4", 60)
     for size, fps, lengths in ((32, 25.0, (1, 10, 120)), (224, 2.5, (1, 10, 120))):
-        spec = replace(spec_for(mode="dense", fps=fps), size=size)
+        spec = replace(spec_for(mode="dense", stride=4, fps=fps), size=size)
         peaks = {}
         for minutes in lengths:
             videos = folder / f"{minutes}-minutes"
