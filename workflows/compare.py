@@ -18,7 +18,7 @@ from balletal.labels import LabelSet
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
 from workflows.cluster import ray_session
 from workflows.comparison_config import CompareConfig, ComparisonConfig
-from workflows.comparison_data import Cell, draw_split, make_cells
+from workflows.comparison_data import Cell, make_cells
 from workflows.comparison_results import (
     comparison_table,
     cost_of,
@@ -32,8 +32,6 @@ from workflows.config import merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
 from workflows.report import report
 from workflows.train import prepare, train
-
-__all__ = ["Cell", "CompareConfig", "ComparisonConfig", "compare", "draw_split", "make_cells", "show"]
 
 
 @dataclass(frozen=True)

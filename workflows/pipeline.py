@@ -20,7 +20,10 @@ from balletal.features.store import FeatureStore
 from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
 from workflows.cluster import ray_session
-from workflows.compare import Cell, ComparisonConfig, compare, draw_split, show
+from workflows.compare import compare
+from workflows.comparison_config import ComparisonConfig
+from workflows.comparison_data import Cell, draw_split
+from workflows.comparison_results import show
 from workflows.config import claim, read_yaml, validated, with_settings
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
 from workflows.extract import extract

@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any, get_args
 
 import numpy as np
@@ -37,7 +36,7 @@ from balletal.metrics.localizer import evaluate_localizer
 from balletal.projection import Projection
 from balletal.segments import SEGMENT_COLUMNS
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
-from balletal.tal.localizer import Localizer
+from balletal.tal.localizer import Localizer, localize_videos
 from balletal.tal.sequences import LabelledSequence, on_clip_grid, write_sequences
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
@@ -183,12 +182,11 @@ def train(
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(text)]
     ground_truth = read_annotations(files.join(prepared, "ground_truth.json"), labels)
     localizer = Localizer(name, labels, projection, settings, model)
-    evaluate = partial(evaluate_localizer, ground_truth=ground_truth)
-    videos = list(ground_truth.durations)
+    durations = ground_truth.durations
     if model.located:  # the paper's scores stay as published
-        detections, _ = evaluate(localizer.with_temperature(1.0), store.iter_videos(videos))
-        localizer = localizer.with_temperature(detection_temperature(ground_truth.segments, detections))
-    detections, measured = evaluate(localizer, store.iter_videos(videos))
+        plain = localize_videos(localizer.with_temperature(1.0), store.iter_videos(list(durations)), durations)
+        localizer = localizer.with_temperature(detection_temperature(ground_truth.segments, plain))
+    detections, measured = evaluate_localizer(localizer, store.iter_videos(list(durations)), ground_truth)
     metrics = {
         "name": name,
         "features": features,
@@ -197,7 +195,7 @@ def train(
         "seed": settings.seed,
         "subset": "validation",
         "split": {"by": split.by, "seed": split.seed},
-        "videos": len(ground_truth.durations),
+        "videos": len(durations),
         **measured,
         "losses": {
             side: {part: history[-1][f"{side}_{part}"] for part in ("total", "class", "boundary")}

@@ -33,7 +33,7 @@ from balletal.metrics.detection import evaluate_detections
 from balletal.projection import Projection
 from balletal.report.study import study_figure
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
-from balletal.tal.localizer import Localizer
+from balletal.tal.localizer import Localizer, localize_videos
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import SequenceFile
 from balletal.tal.training import Training
@@ -264,8 +264,7 @@ def _average_map(
     truth: Annotations,
 ) -> float:
     localizer = Localizer("trial", labels, projection, settings, cast(TemporalModel, training.averaged.module))
-    tables = [localizer.localize(video, duration=truth.durations[video.video_id]) for video in videos]
-    found = pd.concat(tables, ignore_index=True)
+    found = localize_videos(localizer, videos, truth.durations)
     return float(evaluate_detections(truth.segments, found, labels=labels.labels)["average_map"])
 
 

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,7 @@ from balletal.features.store import VideoFeatures
 from balletal.labels import LabelSet
 from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
-from balletal.segments import DETECTION_COLUMNS
+from balletal.segments import DETECTION_COLUMNS, segment_table
 from balletal.tal.config import Recipe
 from balletal.tal.decoding import ClassScores
 from balletal.tal.models import TemporalModel
@@ -243,3 +244,18 @@ def _whole(stream: Stream, video: VideoFeatures, top_k: int | None = None) -> pd
     if top_k is not None:
         table = table.nlargest(top_k, "score")
     return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
+
+
+def localize_videos(
+    localizer: Localizer, videos: Iterable[VideoFeatures], durations: Mapping[str, float]
+) -> pd.DataFrame:
+    """Detections of several videos in one table, video after video.
+
+    Args:
+        durations: seconds, of every one of ``videos``.
+
+    Raises:
+        InputError: as :meth:`Localizer.localize`.
+    """
+    tables = [localizer.localize(video, duration=durations[video.video_id]) for video in videos]
+    return pd.concat(tables or [segment_table(score=())], ignore_index=True)

@@ -21,7 +21,9 @@ from balletal.tal.decoding import temper
 from tests.balletal.tal.conftest import SPEC
 from tests.workflows.corpus import Corpus
 from workflows.cli import build
-from workflows.compare import CompareConfig, compare, make_cells
+from workflows.compare import compare
+from workflows.comparison_config import CompareConfig
+from workflows.comparison_data import make_cells
 from workflows.comparison_results import over_seeds
 from workflows.config import validated
 

@@ -10,7 +10,6 @@ import torch
 import schemas
 from balletal.annotations import Annotations
 from balletal.annotations.table import video_table
-from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.features.store import VideoFeatures
 from balletal.labels import LabelSet
@@ -20,11 +19,7 @@ from balletal.segments import segment_table
 from balletal.tal.config import ModelConfig, Recipe
 from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
-
-SPEC = FeatureSpec(
-    backbone="test", weights="unknown", streams=("rgb",), fps=25, window=16, stride=8, size=0, crop="center",
-    mode="imported", dim=6,
-)  # fmt: skip
+from tests.balletal.tal.conftest import SPEC
 
 
 @pytest.fixture

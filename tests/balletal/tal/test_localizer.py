@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from balletal.features.store import VideoFeatures
 from balletal.labels import LabelSet
 from balletal.projection import Moments, fit
 from balletal.tal.config import ModelConfig, Recipe
-from balletal.tal.localizer import Localizer
+from balletal.tal.localizer import Localizer, localize_videos
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import on_clip_grid
 
@@ -161,3 +163,12 @@ def test_class_scores_of_a_long_video_are_those_of_the_whole_sequence(localizer)
     times = np.arange(0, 100, 0.04)
     long = video(300)
     assert parts.class_scores(long, times) == pytest.approx(localizer.class_scores(long, times), abs=1e-5)
+
+
+def test_several_videos_make_one_table(localizer):
+    videos = [video(30), replace(video(20), video_id="w")]
+    found = localize_videos(localizer, videos, {v.video_id: 9.0 for v in videos})
+    expected = pd.concat([localizer.localize(v, duration=9.0) for v in videos], ignore_index=True)
+    pd.testing.assert_frame_equal(found, expected)
+    assert set(found["video_id"]) == {v.video_id for v in videos}
+    assert list(localize_videos(localizer, [], {}).columns) == list(found.columns)
