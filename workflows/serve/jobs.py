@@ -1,0 +1,5 @@
+"""Jobs over HTTP."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,5 @@
+"""Live localization over a WebSocket."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
