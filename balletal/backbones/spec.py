@@ -73,6 +73,11 @@ class FeatureSpec:
     def stride_s(self) -> float:
         return self.stride / self.fps
 
+    @property
+    def stored_dtype(self) -> Literal["float32", "float16"]:
+        """What features are rounded to, wherever they are made: a model sees in use what it saw in training."""
+        return "float32" if self.dtype == "float32" else "float16"
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it. What a spec has no use for is left out, so that its id is its own alone."""
         values = asdict(self) | {"streams": list(self.streams)}

@@ -3,9 +3,10 @@
 import ctypes
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from balletal.backbones.spec import Crop, FeatureSpec
 from balletal.backbones.weights import digest, load_state
 from balletal.errors import InputError, SpecMismatchError
 from balletal.features.units import UnitFrames, frames_of, plan_units, read_unit
-from balletal.video.clips import clip_count
+from balletal.video.clips import VideoSegment, clip_count
+from balletal.video.decode import read_frames
 from balletal.video.probe import VideoInfo
 from balletal.video.track import TRACKER, track_dancer
 
@@ -47,12 +49,22 @@ def _rgb_input(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32) / 127.5 - 1.0
 
 
+def _here(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def _cut(unit: VideoSegment, first: int, stop: int) -> VideoSegment | None:
+    """The clips of a unit that are in ``[first, stop)``, if any."""
+    first, stop = max(unit.first_clip, first), min(unit.first_clip + unit.clips, stop)
+    return replace(unit, first_clip=first, clips=stop - first) if first < stop else None
+
+
 @dataclass(frozen=True)
 class FeatureRows:
     """The features of one video.
 
     Attributes:
-        features: (n, D) float32; row ``k`` is clip ``k``. ``n`` is less than the container promises when the video ends
+        features: (n, D) float32, one row a clip. ``n`` is less than the container promises when the video ends
             before that.
         damage: what could not be decoded, see :class:`balletal.video.decode.Frames`.
     """
@@ -350,17 +362,26 @@ class Extractor:
         """Features of what :func:`balletal.features.units.read_unit` read: (clips, D) float32."""
         return self.extract(frames.pixels, clips, lead=frames.lead, flow=frames.flow)
 
-    def extract_video(self, info: VideoInfo) -> FeatureRows:
-        """Decode a whole video and make its features, unit by unit, as a job over a corpus does.
+    def extract_video(
+        self, info: VideoInfo, clips: tuple[int, int] | None = None, decode: Callable[..., Any] = _here
+    ) -> FeatureRows:
+        """Decode a video and make its features, unit by unit, as a job over a corpus does.
+
+        Args:
+            clips: ``[first, stop)``; all of the video's when None. Row 0 is then the first of them.
+            decode: ``decode(function, *args, **kwargs)`` calls a function that decodes: here, or in another process.
 
         Raises:
             VideoError: the video cannot be opened or nothing in it can be decoded.
         """
-        track = track_dancer(info.uri, self.spec.fps) if self.spec.crop == "dancer" else None
+        track = decode(track_dancer, info.uri, self.spec.fps) if self.spec.crop == "dancer" else None
+        read = partial(decode, read_frames)
+        units = plan_units("video", info, self.spec)
+        units = units if clips is None else [part for unit in units if (part := _cut(unit, *clips))]
         made, damage = [np.empty((0, self.spec.dim), dtype=np.float32)], []
-        for unit in plan_units("video", info, self.spec):
-            start, stop, _ = frames_of(unit, self.spec)
-            frames = read_unit(unit, self.spec, None if track is None else track.slice(start, stop))
+        for unit in units:
+            begin, end, _ = frames_of(unit, self.spec)
+            frames = read_unit(unit, self.spec, None if track is None else track.slice(begin, end), read)
             made.append(self.extract_unit(frames, unit.clips))
             damage += [frames.damage] if frames.damage else []
         return FeatureRows(np.concatenate(made), "; ".join(dict.fromkeys(damage)) or None)

@@ -290,7 +290,7 @@ class FeatureStore:
 
     @property
     def _dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float32 if self.spec.dtype == "float32" else np.float16)
+        return np.dtype(self.spec.stored_dtype)
 
     @property
     def _folder(self) -> str:

@@ -1,27 +1,67 @@
 """What the HTTP app needs done, and the backend that does it in this process."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from balletal.backbones.spec import FeatureSpec
+from balletal.errors import InputError
 from balletal.features.extractor import Extractor, Weights
 from balletal.features.store import VideoFeatures
 from balletal.tal.localizer import Localizer
-from balletal.video.clips import clip_times
+from balletal.video.clips import analysis_frames, clip_count, clip_times
+from balletal.video.guard import guarded
 from balletal.video.probe import VideoInfo
+
+T = TypeVar("T")
+
+CONTEXT_S = 10.0
+"""Seconds to either side that are looked at with a part of a video."""
+
+# What a decoder may take for one call before it counts as hung.
+_LIMIT_S, _LIMIT_PER_VIDEO_S = 60.0, 5.0
 
 
 @dataclass(frozen=True)
 class Model:
-    """The bundle that answers: its name and digest."""
+    """A bundle that is served.
+
+    Attributes:
+        version: what the bundle's ``about`` says, else the head of its digest.
+        labels: the classes.
+        spec: of the features that it reads.
+        tags: what else a segment can be said to be.
+    """
 
     name: str
+    version: str
     digest: str
+    labels: tuple[str, ...]
+    spec: FeatureSpec
+    tags: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    @classmethod
+    def of(cls, localizer: Localizer) -> "Model":
+        version = str(localizer.about.get("version") or localizer.digest[:12])
+        return cls(localizer.name, version, localizer.digest, localizer.class_names(), localizer.spec)
+
+
+def pick(models: Sequence[Model], name: str) -> Model | None:
+    """The model of a ``name@version``; of a name alone, the one that was named last. None: there is none."""
+    return next((model for model in reversed(models) if name in (model.id, model.name)), None)
 
 
 @dataclass(frozen=True)
@@ -32,55 +72,213 @@ class Answer:
     warnings: Sequence[str] = ()
 
 
+class JobRunner(Protocol):
+    """Where jobs run: each is a process of its own, which outlives the replica that submitted it."""
+
+    async def submit(self, job_folder: str, submission_id: str) -> None: ...
+    async def status(self, submission_id: str) -> str: ...
+    async def stop(self, submission_id: str) -> None: ...
+
+
 class Backend(Protocol):
-    """A model that localizes videos."""
+    """Models that localize videos. ``model`` is always the id of one that :meth:`models` gives."""
+
+    @property
+    def runner(self) -> JobRunner: ...
 
     async def ready(self) -> bool: ...
 
-    async def model(self) -> Model: ...
+    async def models(self) -> Sequence[Model]:
+        """At least one; the last is the default."""
+        ...
 
-    async def localize(self, video: Path, info: VideoInfo, *, min_score: float, top_k: int | None) -> Answer:
-        """Find steps in a local file.
+    async def localize(
+        self,
+        model: str,
+        video: str | Path,
+        info: VideoInfo,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        min_score: float = 0.0,
+        top_k: int | None = None,
+    ) -> Answer:
+        """Find steps in a video, or in the part of it from ``start`` to ``end`` seconds.
+
+        Of a part, the model sees :data:`CONTEXT_S` more on either side. The segments that touch the part are given, on
+        the clock of the video.
+
+        Args:
+            video: a path or URI that every node can read; a :class:`Path` is a file of this machine alone.
 
         Raises:
             VideoError: its pictures cannot be decoded.
         """
         ...
 
+    async def infer(
+        self, model: str, features: NDArray[np.float32], start_s: NDArray[np.float64], *, min_score: float = 0.0
+    ) -> pd.DataFrame:
+        """Find steps in features.
 
-def video_features(extractor: Extractor, video: Path, info: VideoInfo) -> tuple[VideoFeatures, list[str]]:
-    """Features of a whole short video, and what went wrong with it on the way."""
-    spec = extractor.spec
-    rows = extractor.extract_video(replace(info, uri=str(video)))
-    start_s, end_s = clip_times(0, len(rows.features), spec)
+        Args:
+            features: (T, D) of the model's spec.
+            start_s: (T,) ascending seconds at which each feature's window begins.
+
+        Returns:
+            Segment table with ``score``.
+
+        Raises:
+            InputError: features of another length or not finite, times that do not ascend.
+        """
+        ...
+
+    async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
+        """Features of a run of analysis frames, as :meth:`Extractor.extract` makes and a store rounds them."""
+        ...
+
+    async def localizer(self, model: str) -> Localizer:
+        """The model itself, without the backbone: small enough to run here."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a video is localized: seconds, None for its beginning or end."""
+
+    start: float | None = None
+    end: float | None = None
+
+    def clips(self, info: VideoInfo, spec: FeatureSpec) -> tuple[int, int]:
+        """The clips ``[first, stop)`` that are looked at: those that touch the part or its context."""
+        total = clip_count(analysis_frames(info.duration, spec.fps), spec.window, spec.stride)
+        start = 0.0 if self.start is None else max(0.0, self.start - CONTEXT_S)
+        end = info.duration if self.end is None else self.end + CONTEXT_S
+        first = int((start - spec.window / spec.fps) / spec.stride_s) + 1 if start > spec.window / spec.fps else 0
+        return min(first, total - 1), min(total, int(end / spec.stride_s) + 1)
+
+    def of(self, segments: pd.DataFrame) -> pd.DataFrame:
+        """The segments that touch the part."""
+        keep = np.ones(len(segments), dtype=bool)
+        if self.start is not None:
+            keep &= (segments["end"] > self.start).to_numpy()
+        if self.end is not None:
+            keep &= (segments["start"] < self.end).to_numpy()
+        return segments[keep].reset_index(drop=True)
+
+
+_WHOLE = Part()
+
+
+def video_features(
+    extractor: Extractor, video: str, info: VideoInfo, part: Part = _WHOLE
+) -> tuple[VideoFeatures, list[str]]:
+    """Features of a video, as far as a part of it wants them, and what went wrong with it on the way."""
+    limit_s = _LIMIT_S + _LIMIT_PER_VIDEO_S * info.duration
+    clips = part.clips(info, extractor.spec)
+    rows = extractor.extract_video(replace(info, uri=video), clips, partial(guarded, uri=video, limit_s=limit_s))
+    start_s, end_s = clip_times(clips[0], len(rows.features), extractor.spec)
     warnings = [f"Not all of the video could be decoded: {rows.damage}."] if rows.damage else []
-    return VideoFeatures("video", start_s, end_s, rows.features), warnings
+    return VideoFeatures("video", start_s, end_s, as_stored(rows.features, extractor.spec)), warnings
+
+
+def features_of(features: NDArray[np.float32], start_s: NDArray[np.float64], spec: FeatureSpec) -> VideoFeatures:
+    """Features that somebody else made, as those of a video."""
+    return VideoFeatures("features", start_s, start_s + spec.window / spec.fps, features)
+
+
+def as_stored(features: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+    """Features as a store would give them back, so that an answer is that of `balletal score`."""
+    return features.astype(spec.stored_dtype).astype(np.float32)
+
+
+def localize_part(
+    localizer: Localizer,
+    video: VideoFeatures,
+    duration: float | None,
+    part: Part = _WHOLE,
+    *,
+    min_score: float = 0.0,
+    top_k: int | None = None,
+) -> pd.DataFrame:
+    """:meth:`Localizer.localize`, and of that what touches the part: at most ``top_k``, the best."""
+    if part == _WHOLE:
+        return localizer.localize(video, duration=duration, min_score=min_score, top_k=top_k)
+    found = part.of(localizer.localize(video, duration=duration, min_score=min_score))
+    best = found if top_k is None else found.nlargest(top_k, "score")
+    return best.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
 
 
 class LocalBackend:
-    """Extractor and localizer of one bundle in this process, one video at a time.
+    """Bundles in this process, one piece of work at a time; bundles of one feature spec share its extractor.
 
     Args:
-        weights, flow: of the backbone, where they are not its own.
+        bundles: the last is the default.
+        weights, flow: of the backbone, where they are not its own; the same for all.
+        runner: of jobs.
     """
 
     def __init__(
-        self, localizer: Localizer, weights: Weights = None, device: str = "auto", flow: str | None = None
+        self,
+        bundles: Sequence[Localizer],
+        weights: Weights = None,
+        device: str = "auto",
+        flow: str | None = None,
+        runner: JobRunner | None = None,
     ) -> None:
-        self.localizer = localizer
-        self.extractor = Extractor(localizer.spec, weights, device, flow)
+        self._models = [Model.of(localizer) for localizer in bundles]
+        self._localizers = {model.id: one for model, one in zip(self._models, bundles, strict=True)}
+        self._extractors = {
+            spec: Extractor(spec, weights, device, flow) for spec in {localizer.spec for localizer in bundles}
+        }
+        self._runner = runner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="localize")
+
+    @property
+    def runner(self) -> JobRunner:
+        if self._runner is None:
+            raise InputError("backend", expected="a runner of jobs", found="none")
+        return self._runner
 
     async def ready(self) -> bool:
         return True
 
-    async def model(self) -> Model:
-        return Model(self.localizer.name, self.localizer.digest)
+    async def models(self) -> Sequence[Model]:
+        return self._models
 
-    async def localize(self, video: Path, info: VideoInfo, *, min_score: float, top_k: int | None) -> Answer:
+    async def localizer(self, model: str) -> Localizer:
+        return self._localizers[model]
+
+    async def localize(
+        self,
+        model: str,
+        video: str | Path,
+        info: VideoInfo,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        min_score: float = 0.0,
+        top_k: int | None = None,
+    ) -> Answer:
+        localizer, part = self._localizers[model], Part(start, end)
+
         def work() -> Answer:
-            features, warnings = video_features(self.extractor, video, info)
-            segments = self.localizer.localize(features, duration=info.duration, min_score=min_score, top_k=top_k)
-            return Answer(segments, warnings)
+            features, warnings = video_features(self._extractors[localizer.spec], str(video), info, part)
+            found = localize_part(localizer, features, info.duration, part, min_score=min_score, top_k=top_k)
+            return Answer(found, warnings)
 
+        return await self._do(work)
+
+    async def infer(
+        self, model: str, features: NDArray[np.float32], start_s: NDArray[np.float64], *, min_score: float = 0.0
+    ) -> pd.DataFrame:
+        localizer = self._localizers[model]
+        video = features_of(features, start_s, localizer.spec)
+        return await self._do(lambda: localizer.localize(video, min_score=min_score))
+
+    async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
+        extractor = self._extractors[self._localizers[model].spec]
+        return await self._do(lambda: as_stored(extractor.extract(pixels, clips), extractor.spec))
+
+    async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

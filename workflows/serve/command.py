@@ -1,4 +1,4 @@
-"""`balletal serve`: a bundle behind HTTP, on Ray Serve."""
+"""`balletal serve`: bundles behind HTTP, on Ray Serve."""
 
 import contextlib
 import ipaddress
@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import ray
@@ -15,36 +15,47 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from balletal import files
 from balletal.errors import InputError
-from balletal.features.extractor import Extractor, Weights
-from balletal.tal.localizer import Localizer
+from balletal.features.extractor import Weights
 from workflows.cluster import ray_session
 from workflows.console import run, say
+from workflows.serve.access import LOOPBACK, Access, Token, session_secret, tokens_from
+from workflows.serve.bundles import load_bundles
+from workflows.serve.data import Data
 from workflows.serve.deployments import APP, application
+from workflows.serve.limits import Limits
 
 
 @contextlib.contextmanager
 def serving(
-    bundle: str,
+    bundles: Sequence[str],
     *,
+    data: str,
     host: str = "127.0.0.1",
     port: int = 8000,
+    tokens: tuple[Token, ...] = (),
+    limits: Limits | None = None,
     weights: Weights = None,
     flow: str | None = None,
     address: str | None = None,
 ) -> Iterator[str]:
-    """Serve a bundle for the length of a ``with`` block; gives the URL.
+    """Serve bundles for the length of a ``with`` block; gives the URL.
 
     On a cluster that runs Serve already, its host and port stay as they are, and so do its other applications.
+
+    Args:
+        data: the folder for uploads, videos and jobs, which all nodes reach.
+        tokens: of those who may ask; none: everybody may.
 
     Raises:
         InputError: no bundle, one whose features cannot be made from video, or a port in use.
     """
-    localizer = Localizer.load(bundle)
-    # Here, because what is wrong would be a replica's log otherwise.
-    Extractor(localizer.spec, weights, device="cpu", flow=flow)
+    loaded = load_bundles(bundles, weights, flow)
     if address is None:
         _require_free(host, port)
+    hosts = LOOPBACK if is_loopback(host) and not tokens else ()
+    access = Access(tokens, session_secret(data) if tokens else b"", hosts)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(address):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -53,7 +64,16 @@ def serving(
             serve.start(
                 http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(log_level="WARNING")
             )
-            app = application(localizer, weights, flow, cpus=largest["CPU"], gpus=largest["GPU"])
+            app = application(
+                loaded,
+                Data(data),
+                weights=weights,
+                flow=flow,
+                limits=limits,
+                access=access,
+                cpus=largest["CPU"],
+                gpus=largest["GPU"],
+            )
             serve.run(app, name=APP, route_prefix="/")
             shown = f"[{host}]" if ":" in host else host
             yield f"http://{shown}:{port}"
@@ -81,7 +101,14 @@ def is_loopback(host: str) -> bool:
 
 
 def main(
-    bundle: Annotated[str, typer.Option(help="Bundle: a folder or URI that `balletal train` wrote.")],
+    bundle: Annotated[list[str], typer.Option(help="Bundle: a folder or URI; several times: the last is the default.")],
+    data: Annotated[
+        str, typer.Option(help="Folder or URI for uploads, videos and jobs; kept when the service ends.")
+    ] = "serve-data",
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="File of lines `name token` or `name sha256:<hex>`; or in the environment: BALLETAL_TOKENS."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     weights: Annotated[
@@ -89,22 +116,27 @@ def main(
     ] = None,
     flow: Annotated[str | None, typer.Option(help="File of the optical flow module, if the bundle wants one.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: a private local one.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow a public bind: anyone may send videos.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow a public bind without tokens: anyone may use it.")
+    ] = False,
 ) -> None:
-    """Answer HTTP requests: send a video, get its steps."""
-    if not insecure and not is_loopback(host):
+    """Serve bundles over HTTP, with a page to watch what they find."""
+    known = tokens_from(tokens)
+    if not insecure and not known and not is_loopback(host):
         raise typer.BadParameter(
-            f"{host} can be reached from other machines, and there is no authentication; --insecure allows it",
+            f"{host} can be reached from other machines: give --tokens, or --insecure to let everybody in",
             param_hint="--host",
         )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with serving(bundle, host=host, port=port, weights=weights, flow=flow, address=address) as url:
+    given = {"host": host, "port": port, "tokens": known, "weights": weights, "flow": flow, "address": address}
+    with serving(bundle, data=files.absolute(data), **given) as url:  # type: ignore[arg-type]
         # Ray sets a handler of its own when it starts.
         signal.signal(signal.SIGINT, lambda *_: stop.set())
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        say(f"serving {bundle} at {url}; Ctrl-C stops. Try:")
-        say(f"  curl -H 'Content-Type: video/mp4' --data-binary @video.mp4 '{url}/v1/localize?min_score=0.3'")
+        say(f"serving {', '.join(bundle)} at {url}; Ctrl-C stops. Open it in a browser, or try:")
+        token = "-H 'Authorization: Bearer TOKEN' " if known else ""
+        say(f"  curl {token}-H 'Content-Type: video/mp4' --data-binary @video.mp4 '{url}/v1/localize?min_score=0.3'")
         stop.wait()
         say("stopping")
 

@@ -1,6 +1,7 @@
 """What every route needs: the backend, the data folder, the limits, and who is asking."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends
@@ -14,12 +15,20 @@ from workflows.serve.limits import Limits
 
 @dataclass(frozen=True)
 class Context:
-    """The parts of one app."""
+    """The parts of one app.
+
+    Attributes:
+        localizing: has a place for each request with a video that is taken at the same time.
+    """
 
     backend: Backend
     data: Data
     limits: Limits
     access: Access
+    localizing: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "localizing", asyncio.Semaphore(self.limits.max_localize_at_once))
 
 
 def _context(connection: HTTPConnection) -> Context:
@@ -28,7 +37,9 @@ def _context(connection: HTTPConnection) -> Context:
 
 
 def _owner(connection: HTTPConnection) -> str:
-    return _context(connection).access.owner(connection)
+    owner = _context(connection).access.owner(connection)
+    connection.state.owner = owner  # for the log
+    return owner
 
 
 Here = Annotated[Context, Depends(_context)]

@@ -1,114 +1,280 @@
-"""The app on Ray Serve: a gateway that speaks HTTP, an extractor that holds the backbone, a localizer with the model.
+"""The app on Ray Serve: a gateway that speaks HTTP, extractors that hold a backbone each, a localizer with the models.
 
 Each deployment has one job and can be given its own number of replicas: none keeps anything between requests.
 """
 
 import asyncio
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from fastapi import FastAPI
+from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from balletal.backbones.spec import FeatureSpec
+from balletal.errors import InputError
 from balletal.features.extractor import Extractor, Weights, keep_freed_memory
 from balletal.features.store import VideoFeatures
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VideoInfo
+from workflows.serve.access import Access
 from workflows.serve.app import create_app
-from workflows.serve.backend import Answer, Model, video_features
+from workflows.serve.backend import (
+    Answer,
+    JobRunner,
+    Model,
+    Part,
+    as_stored,
+    features_of,
+    localize_part,
+    video_features,
+)
+from workflows.serve.bundles import weights_of
+from workflows.serve.data import Data
+from workflows.serve.limits import Limits
 
 APP = "balletal"
 
-
-# The gateway's access log is one line a request; what the others do for it needs none.
+# The gateway's log is one line a request; what the others do for it needs none.
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
+# Requests that are let finish when a replica goes: a video of 30 s on a CPU is the longest of them.
+_DRAIN_S = 60.0
+_BATCH = 16
 
 
-@serve.deployment(name="Extractor", max_ongoing_requests=1, logging_config=_QUIET)
+@serve.deployment(name="Extractor", max_ongoing_requests=2, logging_config=_QUIET, graceful_shutdown_timeout_s=_DRAIN_S)
 class ExtractorReplica:
-    """Makes the features of one bundle's spec, one video at a time."""
+    """Makes the features of one spec, one piece of work at a time; the next one waits here already."""
 
-    def __init__(self, localizer: Localizer, weights: Weights, flow: str | None, threads: int) -> None:
+    def __init__(self, spec: FeatureSpec, weights: Weights, flow: str | None, threads: int) -> None:
         torch.set_num_threads(threads)
         keep_freed_memory()
-        self.extractor = Extractor(localizer.spec, weights, flow=flow)
+        self.extractor = Extractor(spec, weights, flow=flow)
+        self._alone = asyncio.Lock()
 
-    def features(self, video: bytes, info: VideoInfo) -> tuple[VideoFeatures, list[str]]:
+    async def video(self, video: str | bytes, info: VideoInfo, part: Part) -> tuple[VideoFeatures, list[str]]:
+        async with self._alone:
+            return await asyncio.to_thread(self._video, video, info, part)
+
+    def _video(self, video: str | bytes, info: VideoInfo, part: Part) -> tuple[VideoFeatures, list[str]]:
+        if isinstance(video, str):
+            return video_features(self.extractor, video, info, part)
         with tempfile.TemporaryDirectory(prefix="balletal-") as folder:
             path = Path(folder) / "upload"
             path.write_bytes(video)
-            return video_features(self.extractor, path, replace(info, uri=str(path)))
+            return video_features(self.extractor, str(path), info, part)
+
+    async def frames(self, pixels: NDArray[np.uint8], clips: int | None) -> NDArray[np.float32]:
+        async with self._alone:
+            made = await asyncio.to_thread(self.extractor.extract, pixels, clips)
+        return as_stored(made, self.extractor.spec)
 
 
-@serve.deployment(name="Localizer", max_ongoing_requests=1, ray_actor_options={"num_cpus": 0.25}, logging_config=_QUIET)
+class Work(NamedTuple):
+    """What a localizer is asked: the arguments of :func:`localize_part`. ``duration`` None: to the last feature."""
+
+    model: str
+    video: VideoFeatures
+    duration: float | None
+    part: Part = Part()
+    min_score: float = 0.0
+    top_k: int | None = None
+
+
+@serve.deployment(
+    name="Localizer",
+    max_ongoing_requests=2 * _BATCH,
+    ray_actor_options={"num_cpus": 0.25},
+    logging_config=_QUIET,
+    graceful_shutdown_timeout_s=_DRAIN_S,
+)
 class LocalizerReplica:
-    """Projection, model and decoding of one bundle."""
+    """Projection, model and decoding of every bundle."""
 
-    def __init__(self, localizer: Localizer) -> None:
-        self.localizer = localizer
+    def __init__(self, bundles: Mapping[str, Localizer]) -> None:
+        torch.set_num_threads(1)
+        self.bundles = bundles
 
-    def localize(self, video: VideoFeatures, duration: float, min_score: float, top_k: int | None) -> pd.DataFrame:
-        return self.localizer.localize(video, duration=duration, min_score=min_score, top_k=top_k)
+    @serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=0.0)
+    async def localize(self, batch: list[Work]) -> list[pd.DataFrame]:
+        """What waits is taken as one. The models' passes stay apart: see docs/serving.md."""
+        return await asyncio.to_thread(lambda: [self._localize(work) for work in batch])
+
+    def _localize(self, work: Work) -> pd.DataFrame | InputError:
+        try:
+            return localize_part(
+                self.bundles[work.model],
+                work.video,
+                work.duration,
+                work.part,
+                min_score=work.min_score,
+                top_k=work.top_k,
+            )
+        except InputError as error:  # of one request: the others of the batch have their answers
+            return error
+
+    async def bundle(self, model: str) -> Localizer:
+        return self.bundles[model]
 
 
 class HandleBackend:
-    """The backend of the app inside Serve: it asks the other deployments."""
+    """The backend of the app inside Serve: it asks the other deployments.
 
-    def __init__(self, extractor: DeploymentHandle, localizer: DeploymentHandle, model: Model) -> None:
-        self.extractor, self.localizer, self._model = extractor, localizer, model
+    Args:
+        extractors: by spec.
+        models: the last is the default.
+    """
+
+    def __init__(
+        self,
+        extractors: Mapping[str, DeploymentHandle],
+        localizer: DeploymentHandle,
+        models: Sequence[Model],
+        runner: JobRunner | None = None,
+    ) -> None:
+        self._models, self._localizer = models, localizer
+        self._extractors = {model.id: extractors[model.spec.spec_id] for model in models}
+        self._specs = {model.id: model.spec for model in models}
+        self._here: dict[str, Localizer] = {}
+        self._runner = runner
+
+    @property
+    def runner(self) -> JobRunner:
+        if self._runner is None:
+            raise InputError("backend", expected="a runner of jobs", found="none")
+        return self._runner
 
     async def ready(self) -> bool:
         applications = (await asyncio.to_thread(serve.status)).applications
         return APP in applications and applications[APP].status == ApplicationStatus.RUNNING
 
-    async def model(self) -> Model:
-        return self._model
+    async def models(self) -> Sequence[Model]:
+        return self._models
 
-    async def localize(self, video: Path, info: VideoInfo, *, min_score: float, top_k: int | None) -> Answer:
-        content = await asyncio.to_thread(video.read_bytes)
+    async def localizer(self, model: str) -> Localizer:
+        if model not in self._here:
+            self._here[model] = await self._localizer.bundle.remote(model)
+        return self._here[model]
+
+    async def localize(
+        self,
+        model: str,
+        video: str | Path,
+        info: VideoInfo,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        min_score: float = 0.0,
+        top_k: int | None = None,
+    ) -> Answer:
+        content = await asyncio.to_thread(video.read_bytes) if isinstance(video, Path) else video
+        part = Part(start, end)
         try:
-            features, warnings = await self.extractor.features.remote(content, info)
-            segments = await self.localizer.localize.remote(features, info.duration, min_score, top_k)
+            features, warnings = await self._extractors[model].video.remote(content, info, part)
         except RayTaskError as error:
             # Ray's own error is of both types and holds ours, whose fields it does not have.
             raise error.cause from None
-        return Answer(segments, warnings)
+        found = await self._localized(Work(model, features, info.duration, part, min_score, top_k))
+        return Answer(found, warnings)
+
+    async def infer(
+        self, model: str, features: NDArray[np.float32], start_s: NDArray[np.float64], *, min_score: float = 0.0
+    ) -> pd.DataFrame:
+        return await self._localized(
+            Work(model, features_of(features, start_s, self._specs[model]), None, min_score=min_score)
+        )
+
+    async def _localized(self, work: Work) -> pd.DataFrame:
+        found = await self._localizer.localize.remote(work)
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
+        made: NDArray[np.float32] = await self._extractors[model].frames.remote(pixels, clips)
+        return made
 
 
-@serve.deployment(name="Gateway", max_ongoing_requests=100, ray_actor_options={"num_cpus": 0.25})
+@serve.deployment(
+    name="Gateway",
+    max_ongoing_requests=1000,
+    ray_actor_options={"num_cpus": 0.25},
+    logging_config={"enable_access_log": False},
+    graceful_shutdown_timeout_s=_DRAIN_S,
+)
 @serve.ingress()
 class Gateway:
     """The HTTP app; no model in it."""
 
-    def __init__(self, extractor: DeploymentHandle, localizer: DeploymentHandle, model: Model) -> None:
-        self.backend = HandleBackend(extractor, localizer, model)
+    def __init__(
+        self,
+        extractors: Mapping[str, DeploymentHandle],
+        localizer: DeploymentHandle,
+        models: Sequence[Model],
+        data: Data,
+        limits: Limits,
+        access: Access,
+    ) -> None:
+        self.backend = HandleBackend(extractors, localizer, models)
+        self.data, self.limits, self.access = data, limits, access
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.backend)
+        return create_app(self.backend, self.data, self.limits, self.access)
 
 
 def application(
-    localizer: Localizer, weights: Weights = None, flow: str | None = None, *, cpus: float = 2, gpus: float = 0
+    bundles: Sequence[Localizer],
+    data: Data,
+    *,
+    weights: Weights = None,
+    flow: str | None = None,
+    limits: Limits | None = None,
+    access: Access | None = None,
+    replicas: int = 1,
+    cpus: float = 2,
+    gpus: float = 0,
 ) -> serve.Application:
-    """The Serve application of a bundle.
+    """The Serve application of bundles.
 
     Args:
-        weights, flow: of the backbone, where they are not its own; readable on every node.
-        cpus, gpus: of the largest node. The extractor gets a GPU when there is one, else most of up to four CPUs.
+        bundles: the last is the default.
+        data: the folder that all nodes reach.
+        weights, flow: of the backbones, where they are not their own; readable on every node.
+        replicas: of the gateway, at most so many of each other deployment, as the work demands.
+        cpus, gpus: of the largest node. An extractor gets a GPU when there is one, else most of up to four CPUs.
     """
-    # Half a CPU is for the gateway and the localizer; what is left over on a machine of one CPU is a quarter.
-    share = max(0.25, min(4.0, cpus - 1))
-    options = {"num_cpus": 0.5, "num_gpus": 1} if gpus >= 1 else {"num_cpus": share, "num_gpus": 0}
     # The decorator turned the classes into deployments, which type checkers do not see.
     extractor_replica, localizer_replica, gateway = cast(Any, (ExtractorReplica, LocalizerReplica, Gateway))
+    specs = {one.spec.spec_id: one.spec for one in bundles}
+    # Half a CPU is for the gateway and the localizer; what is left over on a machine of one CPU is a quarter.
+    share = max(0.25, min(4.0, (cpus - 1) / len(specs)))
+    options = {"num_cpus": 0.5, "num_gpus": 1} if gpus >= 1 else {"num_cpus": share, "num_gpus": 0}
     threads = max(1, int(min(4, cpus)))
-    features = extractor_replica.options(ray_actor_options=options).bind(localizer, weights, flow, threads)
-    segments = localizer_replica.bind(localizer)
-    return gateway.bind(features, segments, Model(localizer.name, localizer.digest))
+    extractors = {
+        spec_id: extractor_replica.options(
+            name=f"Extractor-{spec_id}", ray_actor_options=options, **_scaled(replicas, 2)
+        ).bind(spec, weights_of(spec, weights), flow, threads)
+        for spec_id, spec in specs.items()
+    }
+    models = [Model.of(one) for one in bundles]
+    by_id = {model.id: one for model, one in zip(models, bundles, strict=True)}
+    localizer = localizer_replica.options(**_scaled(replicas, _BATCH)).bind(by_id)
+    return gateway.options(num_replicas=replicas).bind(
+        extractors, localizer, models, data, limits or Limits(), access or Access()
+    )
+
+
+def _scaled(replicas: int, ongoing: int) -> dict[str, Any]:
+    """As many replicas as the requests under way want, from one on."""
+    if replicas == 1:
+        return {"num_replicas": 1}
+    scaling = {"min_replicas": 1, "max_replicas": replicas, "target_ongoing_requests": ongoing / 2}
+    return {"autoscaling_config": scaling}

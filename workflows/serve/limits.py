@@ -9,6 +9,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_body_bytes: int = Field(64 << 20, gt=0, description="of a video that is sent in one request")
+    max_json_bytes: int = Field(16 << 20, gt=0, description="of a body that is JSON")
     max_chunk_bytes: int = Field(8 << 20, gt=0, description="of one piece of an upload")
     max_upload_bytes: int = Field(8 << 30, gt=0, description="of a video")
     max_stored_bytes: int = Field(64 << 30, gt=0, description="of all uploads and videos of a token")
@@ -16,6 +17,7 @@ class Limits(BaseModel):
     max_pixels: int = Field(4096 * 2304, gt=0, description="of a picture")
     max_fps: float = Field(240.0, gt=0, description="frames a second of a video, on average")
     max_localize_s: float = Field(30.0, gt=0, description="of video that a request answers for at once; more is a job")
+    max_part_of_s: float = Field(900.0, gt=0, description="of a video of which a request localizes a part")
     max_localize_at_once: int = Field(8, gt=0, description="requests with a video worked on at the same time")
     max_inputs: int = Field(1000, gt=0, description="videos and prefixes named in a job")
     max_jobs: int = Field(16, gt=0, description="jobs of a token that are not finished")

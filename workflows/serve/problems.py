@@ -1,8 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457): stable `urn:balletal:*` types, a request id, nothing internal."""
 
-import logging
-import re
-import uuid
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,12 +11,14 @@ from starlette.responses import Response
 
 from balletal.errors import VideoError
 
-log = logging.getLogger(__name__)
-
 # Files that are no video of a kind that we take are a wrong media type; the other kinds are videos that cannot be used.
 _NO_VIDEO = ("not-a-video", "no-video-stream", "unsupported-codec")
 
-_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+# What the framework itself answers.
+_URNS = {400: "bad-parameters", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "media-type"}
+
+# Of answers of a status, whoever gives them.
+_HEADERS = {401: {"WWW-Authenticate": 'Bearer realm="balletal"'}, 429: {"Retry-After": "5"}, 503: {"Retry-After": "5"}}
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
@@ -37,31 +37,19 @@ def video_problem(error: VideoError) -> Problem:
 
 
 def install_problems(app: FastAPI) -> None:
-    """Make every error of an app a problem with a request id: the request's own ``X-Request-ID``, else a new one.
+    """Make every error that a route raises a problem; :mod:`workflows.serve.observe` sees to the rest.
 
-    Ray Serve's proxy gives each request one, logs it and sends it back; without a proxy this does.
+    An exception that nobody foresaw is left to it.
     """
-
-    @app.middleware("http")
-    async def identify(request: Request, call_next: Any) -> Response:
-        given = request.headers.get("X-Request-ID")
-        usable = given is not None and _REQUEST_ID.fullmatch(given)
-        request.state.request_id = given if usable else uuid.uuid4().hex
-        response: Response = await call_next(request)
-        if given is None:
-            response.headers["X-Request-ID"] = request.state.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
-        return response
 
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> Response:
-        headers = {"Retry-After": "5"} if error.status == 503 else {}
+        headers = _HEADERS.get(error.status, {})
         return _answer(request, error.status, error.urn, error.title, error.detail, headers, **error.more)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        urn = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http")
+        urn = _URNS.get(error.status_code, "http")
         return _answer(
             request, error.status_code, urn, error.detail, f"{request.method} {request.url.path}", error.headers
         )
@@ -73,11 +61,31 @@ def install_problems(app: FastAPI) -> None:
         detail = "; ".join(f"{one['parameter']}: {one['message']}" for one in found)
         return _answer(request, 422, "bad-parameters", "Parameters out of range", detail, errors=found)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("request %s failed", request.state.request_id, exc_info=error)
-        detail = "The server failed. Its log has the reason under the request id."
-        return _answer(request, 500, "internal", "Internal error", detail)
+
+def internal_error(request: Request) -> Response:
+    """The answer to an exception that nobody foresaw."""
+    detail = "The server failed. Its log has the reason under the request id."
+    return _answer(request, 500, "internal", "Internal error", detail)
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Problems that a route can answer, for its ``responses``."""
+    content = {"application/problem+json": {"schema": _SCHEMA}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+_SCHEMA = {
+    "type": "object",
+    "description": "RFC 9457; some types have further members",
+    "required": ["type", "title", "status", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string", "pattern": "^urn:balletal:[a-z-]+$"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string"},
+    },
+}
 
 
 def _answer(

@@ -1,0 +1,40 @@
+"""Whether the service is up, and what it takes."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from workflows.serve.context import Here, Owner
+from workflows.serve.limits import Limits
+from workflows.serve.problems import Problem, answers
+
+router = APIRouter()
+
+
+class Live(BaseModel):
+    live: Literal[True] = True
+
+
+class Ready(BaseModel):
+    ready: Literal[True] = True
+
+
+@router.get("/v2/health/live")
+async def live() -> Live:
+    """The process answers."""
+    return Live()
+
+
+@router.get("/v2/health/ready", responses=answers(503))
+async def ready(here: Here) -> Ready:
+    """Videos can be sent."""
+    if not await here.backend.ready():
+        raise Problem(503, "not-ready", "Not ready", "The models are not loaded yet. Try again later.")
+    return Ready()
+
+
+@router.get("/v1/limits")
+async def limits(here: Here, owner: Owner) -> Limits:
+    """What a client may cost."""
+    return here.limits

@@ -1,0 +1,221 @@
+"""Localizing a short video, or a part of a video, while the client waits."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import schemas
+from balletal.errors import VideoError
+from balletal.video.guard import guarded
+from balletal.video.probe import VideoInfo, probe
+from workflows.serve.backend import Answer, Model
+from workflows.serve.context import Context, Here, Owner
+from workflows.serve.data import ID
+from workflows.serve.models import NAME, model_of
+from workflows.serve.problems import Problem, answers, video_problem
+
+router = APIRouter()
+
+_PROBE_S = 60.0
+
+
+class Wanted(BaseModel):
+    """What is asked of a video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, pattern=NAME, description="`name` or `name@version`; none: the default one")
+    start: float | None = Field(None, ge=0, le=1e6, allow_inf_nan=False, description="seconds; localize from there on")
+    end: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description="seconds; localize up to there")
+    min_score: float = Field(0.0, ge=0, le=1, allow_inf_nan=False, description="lowest score")
+    top_k: int | None = Field(None, ge=1, le=1_000_000, description="at most so many segments, the best")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Wanted":
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError("start must be before end")
+        return self
+
+
+class WantedOf(Wanted):
+    """What is asked of which video."""
+
+    video_id: str | None = Field(None, pattern=f"^{ID}$", description="a video that was uploaded")
+    uri: str | None = Field(None, min_length=1, max_length=2000, description="a video in a place that is allowed")
+
+    @model_validator(mode="after")
+    def _one(self) -> "WantedOf":
+        if (self.video_id is None) == (self.uri is None):
+            raise ValueError("give one of video_id and uri")
+        return self
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": WantedOf.model_json_schema()},
+        "application/octet-stream": _BINARY,
+        "video/*": _BINARY,
+    },
+}
+_RESULT = {"content": {"application/json": {"schema": schemas.json_schema("result")}}}
+
+
+@router.post(
+    "/v1/localize",
+    response_model=None,
+    responses={200: _RESULT, **answers(404, 413, 415, 503)},
+    openapi_extra={"requestBody": _BODY},
+)
+async def localize(here: Here, owner: Owner, request: Request, wanted: Annotated[Wanted, Query()]) -> JSONResponse:
+    """Find the steps in a short video, or in a part of a longer one.
+
+    The body is either the video itself, and the query says what is wanted, or JSON that names a video and says so.
+    """
+    media_type = request.headers.get("content-type", "none").split(";")[0].strip().lower()
+    _check_media_type(media_type)
+    if media_type == "application/json":
+        asked = await _parsed(request)
+        model = await model_of(here, asked.model)
+        return await _answered(here, model, await _source(here, owner, asked), asked)
+    async with _place(here):
+        with tempfile.TemporaryDirectory(prefix="balletal-") as folder:
+            video = Path(folder) / "upload"
+            model = await model_of(here, wanted.model)
+            await _receive(request, video, here.limits.max_body_bytes)
+            return await _answered(here, model, video, wanted)
+
+
+async def _answered(here: Context, model: Model, video: str | Path, wanted: Wanted) -> JSONResponse:
+    try:
+        info = await asyncio.to_thread(guarded, probe, str(video), uri=str(video), limit_s=_PROBE_S)
+        _check_duration(here, info, wanted)
+        found = await here.backend.localize(
+            model.id,
+            video,
+            info,
+            start=wanted.start,
+            end=wanted.end,
+            min_score=wanted.min_score,
+            top_k=wanted.top_k,
+        )
+    except VideoError as error:
+        raise video_problem(error) from None
+    return JSONResponse(_result(info, model, found))
+
+
+@asynccontextmanager
+async def _place(here: Context) -> AsyncIterator[None]:
+    """One of the places for requests with a video: each may hold a body of disk."""
+    if here.localizing.locked():
+        raise Problem(503, "busy", "Busy", "As many videos as fit are being worked on. Try again later.")
+    async with here.localizing:
+        yield
+
+
+async def _parsed(request: Request) -> WantedOf:
+    try:
+        return WantedOf.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+
+
+async def _source(here: Context, owner: str, wanted: WantedOf) -> str:
+    """Where the video is that a request names."""
+    raise Problem(404, "not-found", "No such video", "No video of this id is here.")
+
+
+def _check_media_type(found: str) -> None:
+    """Only types that a web page cannot send to another origin unasked: a form of some site must not reach a model."""
+    if found not in ("application/octet-stream", "application/json") and not found.startswith("video/"):
+        raise Problem(
+            415,
+            "media-type",
+            "Unsupported media type",
+            "Expected the video itself as application/octet-stream or video/*, or application/json that names one. "
+            "With curl: -H 'Content-Type: application/octet-stream' --data-binary @FILE",
+        )
+
+
+async def _receive(request: Request, path: Path, max_bytes: int) -> None:
+    """Stream the body to a file, and stop at the limit whatever the headers say."""
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() else 0
+    if size <= max_bytes:
+        size = 0
+        with path.open("wb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    break
+                await asyncio.to_thread(file.write, chunk)
+    if size > max_bytes:
+        limit = f"A body may have {max_bytes >> 20} MiB."
+        raise Problem(413, "too-large", "Body too large", f"{limit} {_ELSEWHERE}", max_bytes=max_bytes)
+
+
+_ELSEWHERE = "Upload longer videos and make a job of them."
+
+
+def _check_duration(here: Context, info: VideoInfo, wanted: Wanted) -> None:
+    limits = here.limits
+    start, end = wanted.start or 0.0, min(wanted.end or info.duration, info.duration)
+    if start >= info.duration:
+        detail = f"The video lasts {info.duration:.2f} s; start must be before that."
+        raise Problem(422, "bad-parameters", "Parameters out of range", detail, duration=info.duration)
+    # A container's clock is rounded: 30 s of video may read as 30.02 s.
+    too_long = end - start > limits.max_localize_s + 0.1
+    if not too_long and (end - start == info.duration or info.duration <= limits.max_part_of_s):
+        return
+    allowed = (
+        f"a request takes {limits.max_localize_s:g} s"
+        if too_long
+        else f"a request takes parts of videos of up to {limits.max_part_of_s:g} s"
+    )
+    raise Problem(
+        422,
+        "use-async",
+        "Too long for one request",
+        f"The video lasts {info.duration:.1f} s, {allowed}. {_ELSEWHERE}",
+        duration=info.duration,
+        max_seconds=limits.max_localize_s if too_long else limits.max_part_of_s,
+    )
+
+
+def _result(info: VideoInfo, model: Model, found: Answer) -> dict[str, Any]:
+    """The Result: seconds as they are, and the frames of the source that they fall on."""
+    video = asdict(info)
+    del video["uri"]
+    warnings = list(found.warnings)
+    if info.vfr:
+        warnings.append("The frame rate varies: frame numbers follow the average rate and are approximate.")
+    return {
+        "video": video,
+        "model": {"name": model.name, "version": model.version, "digest": model.digest},
+        "segments": [_segment(row, info) for row in found.segments.itertuples()],
+        "warnings": warnings,
+    }
+
+
+def _segment(row: Any, info: VideoInfo) -> dict[str, Any]:
+    last = max(info.frames - 1, 0)
+    start_frame = min(round(row.start * info.fps), last)
+    end_frame = max(start_frame + 1, min(round(row.end * info.fps), info.frames))
+    return {
+        "label": str(row.label),
+        "start": float(row.start),
+        "end": float(row.end),
+        "start_frame": start_frame,
+        "end_frame": end_frame,
+        "score": float(row.score),
+    }
