@@ -1,9 +1,9 @@
 """What the HTTP app needs done, and the backend that does it in this process."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,6 +20,7 @@ from balletal.tal.localizer import Localizer
 from balletal.video.clips import analysis_frames, clip_count, clip_times
 from balletal.video.guard import guarded
 from balletal.video.probe import VideoInfo
+from workflows.serve.metrics import Stages
 
 T = TypeVar("T")
 
@@ -66,10 +67,17 @@ def pick(models: Sequence[Model], name: str) -> Model | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """Detections of one video (segment table with ``score``, sorted by start, then falling score), and warnings."""
+    """What was found in one video.
+
+    Attributes:
+        segments: segment table with ``score``, sorted by start, then falling score.
+        warnings: what the client should know, in words.
+        seconds: that the stages took: ``features``, ``localize``.
+    """
 
     segments: pd.DataFrame
     warnings: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class JobRunner(Protocol):
@@ -263,9 +271,12 @@ class LocalBackend:
         localizer, part = self._localizers[model], Part(start, end)
 
         def work() -> Answer:
-            features, warnings = video_features(self._extractors[localizer.spec], str(video), info, part)
-            found = localize_part(localizer, features, info.duration, part, min_score=min_score, top_k=top_k)
-            return Answer(found, warnings)
+            stage = Stages()
+            with stage("features"):
+                features, warnings = video_features(self._extractors[localizer.spec], str(video), info, part)
+            with stage("localize"):
+                found = localize_part(localizer, features, info.duration, part, min_score=min_score, top_k=top_k)
+            return Answer(found, warnings, stage)
 
         return await self._do(work)
 

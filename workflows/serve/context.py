@@ -11,6 +11,8 @@ from workflows.serve.access import Access
 from workflows.serve.backend import Backend
 from workflows.serve.data import Data
 from workflows.serve.limits import Limits
+from workflows.serve.metrics import Metrics
+from workflows.serve.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Context:
     """The parts of one app.
 
     Attributes:
+        sources: the places outside the data folder that a client may name.
         localizing: has a place for each request with a video that is taken at the same time.
     """
 
@@ -25,6 +28,8 @@ class Context:
     data: Data
     limits: Limits
     access: Access
+    sources: Sources = Sources()
+    metrics: Metrics = field(default_factory=Metrics)
     localizing: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:

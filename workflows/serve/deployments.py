@@ -40,6 +40,9 @@ from workflows.serve.backend import (
 from workflows.serve.bundles import weights_of
 from workflows.serve.data import Data
 from workflows.serve.limits import Limits
+from workflows.serve.metrics import Metrics, Stages
+from workflows.serve.ray_metrics import RayRegistry
+from workflows.serve.sources import Sources
 
 APP = "balletal"
 
@@ -176,14 +179,16 @@ class HandleBackend:
         top_k: int | None = None,
     ) -> Answer:
         content = await asyncio.to_thread(video.read_bytes) if isinstance(video, Path) else video
-        part = Part(start, end)
+        part, stage = Part(start, end), Stages()
         try:
-            features, warnings = await self._extractors[model].video.remote(content, info, part)
+            with stage("features"):
+                features, warnings = await self._extractors[model].video.remote(content, info, part)
         except RayTaskError as error:
             # Ray's own error is of both types and holds ours, whose fields it does not have.
             raise error.cause from None
-        found = await self._localized(Work(model, features, info.duration, part, min_score, top_k))
-        return Answer(found, warnings)
+        with stage("localize"):
+            found = await self._localized(Work(model, features, info.duration, part, min_score, top_k))
+        return Answer(found, warnings, stage)
 
     async def infer(
         self, model: str, features: NDArray[np.float32], start_s: NDArray[np.float64], *, min_score: float = 0.0
@@ -207,7 +212,7 @@ class HandleBackend:
     name="Gateway",
     max_ongoing_requests=1000,
     ray_actor_options={"num_cpus": 0.25},
-    logging_config={"enable_access_log": False},
+    logging_config={"encoding": "JSON", "enable_access_log": False},
     graceful_shutdown_timeout_s=_DRAIN_S,
 )
 @serve.ingress()
@@ -222,12 +227,13 @@ class Gateway:
         data: Data,
         limits: Limits,
         access: Access,
+        sources: Sources,
     ) -> None:
         self.backend = HandleBackend(extractors, localizer, models)
-        self.data, self.limits, self.access = data, limits, access
+        self.data, self.limits, self.access, self.sources = data, limits, access, sources
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.backend, self.data, self.limits, self.access)
+        return create_app(self.backend, self.data, self.limits, self.access, self.sources, Metrics(RayRegistry()))
 
 
 def application(
@@ -238,6 +244,7 @@ def application(
     flow: str | None = None,
     limits: Limits | None = None,
     access: Access | None = None,
+    sources: Sources | None = None,
     replicas: int = 1,
     cpus: float = 2,
     gpus: float = 0,
@@ -268,7 +275,7 @@ def application(
     by_id = {model.id: one for model, one in zip(models, bundles, strict=True)}
     localizer = localizer_replica.options(**_scaled(replicas, _BATCH)).bind(by_id)
     return gateway.options(num_replicas=replicas).bind(
-        extractors, localizer, models, data, limits or Limits(), access or Access()
+        extractors, localizer, models, data, limits or Limits(), access or Access(), sources or Sources()
     )
 
 

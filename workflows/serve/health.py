@@ -1,8 +1,9 @@
 """Whether the service is up, and what it takes."""
 
+import asyncio
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from workflows.serve.context import Here, Owner
@@ -38,3 +39,13 @@ async def ready(here: Here) -> Ready:
 async def limits(here: Here, owner: Owner) -> Limits:
     """What a client may cost."""
     return here.limits
+
+
+_TEXT = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+
+@router.get("/metrics", response_class=Response, responses={200: _TEXT})
+async def metrics(here: Here, owner: Owner) -> Response:
+    """Metrics in Prometheus' text format."""
+    text = await asyncio.to_thread(here.metrics.registry.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

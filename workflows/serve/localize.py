@@ -20,6 +20,7 @@ from balletal.video.probe import VideoInfo, probe
 from workflows.serve.backend import Answer, Model
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.data import ID
+from workflows.serve.metrics import Stages
 from workflows.serve.models import NAME, model_of
 from workflows.serve.problems import Problem, answers, video_problem
 
@@ -87,18 +88,22 @@ async def localize(here: Here, owner: Owner, request: Request, wanted: Annotated
     if media_type == "application/json":
         asked = await _parsed(request)
         model = await model_of(here, asked.model)
-        return await _answered(here, model, await _source(here, owner, asked), asked)
+        video = await _source(here, owner, asked)
+        async with _place(here):
+            return await _answered(here, model, video, asked, Stages())
     async with _place(here):
         with tempfile.TemporaryDirectory(prefix="balletal-") as folder:
-            video = Path(folder) / "upload"
+            file, stage = Path(folder) / "upload", Stages()
             model = await model_of(here, wanted.model)
-            await _receive(request, video, here.limits.max_body_bytes)
-            return await _answered(here, model, video, wanted)
+            with stage("receive"):
+                await _receive(request, file, here.limits.max_body_bytes)
+            return await _answered(here, model, file, wanted, stage)
 
 
-async def _answered(here: Context, model: Model, video: str | Path, wanted: Wanted) -> JSONResponse:
+async def _answered(here: Context, model: Model, video: str | Path, wanted: Wanted, stage: Stages) -> JSONResponse:
     try:
-        info = await asyncio.to_thread(guarded, probe, str(video), uri=str(video), limit_s=_PROBE_S)
+        with stage("probe"):
+            info = await asyncio.to_thread(guarded, probe, str(video), uri=str(video), limit_s=_PROBE_S)
         _check_duration(here, info, wanted)
         found = await here.backend.localize(
             model.id,
@@ -111,7 +116,11 @@ async def _answered(here: Context, model: Model, video: str | Path, wanted: Want
         )
     except VideoError as error:
         raise video_problem(error) from None
-    return JSONResponse(_result(info, model, found))
+    stage.update(found.seconds)
+    for name, seconds in stage.items():
+        here.metrics.stage(name, seconds)
+    timing = ", ".join(f"{name};dur={1000 * seconds:.0f}" for name, seconds in stage.items())
+    return JSONResponse(_result(info, model, found), headers={"Server-Timing": timing})
 
 
 @asynccontextmanager

@@ -1,10 +1,14 @@
 """The models over HTTP: which there are, and what they find in features (Open Inference Protocol v2)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, Field
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
+from balletal.errors import InputError
+from balletal.video.clips import clip_times
 from workflows.serve.backend import Model, pick
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.limits import Limits
@@ -86,3 +90,95 @@ async def models(here: Here, owner: Owner) -> Models:
 async def model(here: Here, owner: Owner, name: Name) -> ModelBody:
     """One model."""
     return ModelBody.of(await model_of(here, name), here.limits)
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Tensor(BaseModel):
+    """Features: row ``t`` is what the extractor made of window ``t`` of the video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Literal["features"]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=1 << 24)]], Field(min_length=2, max_length=2)]
+    datatype: Literal["FP32"]
+    data: list[Finite] | list[list[Finite]] = Field(description="row after row, or a list of rows")
+
+    def array(self) -> NDArray[np.float32]:
+        """(T, D) float32."""
+        rows = self.data if self.data and isinstance(self.data[0], list) else [self.data]
+        lengths = {len(row) for row in rows}
+        if sum(map(len, rows)) != self.shape[0] * self.shape[1] or (len(rows) > 1 and lengths != {self.shape[1]}):
+            raise Problem(422, "bad-parameters", "Parameters out of range", f"data: not of shape {self.shape}")
+        with np.errstate(over="ignore"):  # too large for float32: told as not finite
+            return np.asarray(rows, dtype=np.float64).astype(np.float32).reshape(self.shape)
+
+
+class InferParameters(BaseModel):
+    """What the sender takes the features to be; refused where the model's are others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    spec_id: str | None = Field(None, max_length=64)
+    stride_s: Finite | None = None
+    min_score: float = Field(0.0, ge=0, le=1, allow_inf_nan=False, description="lowest score")
+
+
+class Inference(BaseModel):
+    """A request of the Open Inference Protocol."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = Field(None, max_length=128)
+    parameters: InferParameters = InferParameters()
+    inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1)]
+
+
+class Output(BaseModel):
+    name: Literal["label", "start", "end", "score"]
+    shape: list[int]
+    datatype: Literal["BYTES", "FP64"]
+    data: list[str] | list[float]
+
+
+class Inferred(BaseModel):
+    """The segments, a column an output; sorted by start, then falling score. Seconds."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[Output]
+
+
+@router.post("/v2/models/{name}/infer", responses=answers(404), response_model_exclude_none=True)
+async def infer(here: Here, owner: Owner, name: Name, body: Inference) -> Inferred:
+    """Find the steps in features."""
+    model = await model_of(here, name)
+    features = body.inputs[0].array()
+    _require_spec(model, body.parameters, features.shape[1])
+    start_s, _ = clip_times(0, len(features), model.spec)
+    try:
+        found = await here.backend.infer(model.id, features, start_s, min_score=body.parameters.min_score)
+    except InputError as error:
+        detail = f"features: expected {error.expected}, found {error.found}"
+        raise Problem(422, "bad-parameters", "Parameters out of range", detail) from None
+    outputs = [
+        Output(name=column, shape=[len(found)], datatype=kind, data=found[column].tolist())
+        for column, kind in (("label", "BYTES"), ("start", "FP64"), ("end", "FP64"), ("score", "FP64"))
+    ]
+    return Inferred(model_name=model.name, model_version=model.version, id=body.id, outputs=outputs)
+
+
+def _require_spec(model: Model, said: InferParameters, dim: int) -> None:
+    """Features of another kind than the model's would be taken for something else without a word."""
+    spec = model.spec
+    pairs = {
+        "D": (spec.dim, dim),
+        "spec_id": (spec.spec_id, said.spec_id or spec.spec_id),
+        "stride_s": (spec.stride_s, spec.stride_s if said.stride_s is None else said.stride_s),
+    }
+    for what, (expected, found) in pairs.items():
+        if expected != found:
+            detail = f"{model.id} reads features of {what} {expected}, found {found}."
+            raise Problem(422, "spec-mismatch", "Other features than the model's", detail)

@@ -1,20 +1,23 @@
 """What happens around every request: its id, a line in the log, headers for browsers, a bound on its body, metrics."""
 
-import json
 import logging
 import re
 import time
 import uuid
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workflows.serve.limits import Limits
+from workflows.serve.metrics import Metrics
 from workflows.serve.problems import internal_error
 
-log = logging.getLogger(__name__)
+# A child of Serve's logger, whose handlers write one JSON object a line; elsewhere a logger as any other.
+log = logging.getLogger("ray.serve.balletal")
+
+# Asked every few seconds by whoever watches the service.
+_UNTOLD = ("/v2/health/live", "/v2/health/ready", "/metrics")
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
@@ -39,8 +42,8 @@ class Observed:
     Ray Serve's proxy gives each request one, logs it and sends it back; without a proxy this does.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
+        self.app, self.limits, self.metrics = app, limits, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -56,7 +59,7 @@ class Observed:
                 raise
             await internal_error(request)(scope, receive, seen.send)
         finally:
-            seen.tell()
+            seen.tell(self.metrics)
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """``receive`` that ends a request whose body is larger than any route takes."""
@@ -100,14 +103,24 @@ class _Seen:
             self.status = 101
         await self._send(message)
 
-    def tell(self) -> None:
-        """A line for the log: no query and no header, where secrets could be."""
-        line: dict[str, Any] = {
-            "request_id": self.request_id,
-            "method": self.scope.get("method", "WS"),
-            "path": self.scope["path"],
-            "status": self.status,
-            "seconds": round(time.perf_counter() - self.started, 4),
-            "owner": self.scope["state"].get("owner"),
-        }
-        log.info(json.dumps(line))
+    def tell(self, metrics: Metrics) -> None:
+        """Count it, and write its line into the log: no query and no header, where secrets could be."""
+        seconds = time.perf_counter() - self.started
+        state, method = self.scope["state"], self.scope.get("method", "WS")
+        route = getattr(self.scope.get("route"), "path", "none")
+        metrics.request(method, route, self.status, seconds)
+        if problem := state.get("problem"):
+            metrics.problem(problem)
+        log.log(
+            logging.DEBUG if route in _UNTOLD else logging.INFO,
+            f"{method} {self.scope['path']} {self.status}",
+            extra={
+                "request": self.request_id,
+                "method": method,
+                "route": route,
+                "status": self.status,
+                "seconds": round(seconds, 4),
+                "owner": state.get("owner"),
+                "problem": problem,
+            },
+        )

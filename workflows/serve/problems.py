@@ -91,6 +91,7 @@ _SCHEMA = {
 def _answer(
     request: Request, status: int, urn: str, title: str, detail: str, headers: Any = None, **more: Any
 ) -> Response:
+    request.state.problem = urn  # for the metrics
     body = {"type": f"urn:balletal:{urn}", "title": title, "status": status, "detail": detail}
     return JSONResponse(
         body | more | {"request_id": request.state.request_id},
