@@ -87,7 +87,11 @@ def session_secret(folder: str) -> bytes:
     """The key that signs sessions: one for all replicas, in the data folder, made when there is none."""
     uri = files.join(folder, "session.key")
     if not files.exists(uri):
-        files.write_bytes(uri, secrets.token_bytes(32))
+        before = os.umask(0o077)  # for no other user of this machine
+        try:
+            files.write_bytes(uri, secrets.token_bytes(32))
+        finally:
+            os.umask(before)
     return files.read_bytes(uri)
 
 

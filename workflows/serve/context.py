@@ -28,7 +28,7 @@ class Context:
     data: Data
     limits: Limits
     access: Access
-    sources: Sources = Sources()
+    sources: Sources = field(default_factory=Sources)
     metrics: Metrics = field(default_factory=Metrics)
     localizing: asyncio.Semaphore = field(init=False)
 

@@ -22,7 +22,7 @@ from workflows.serve.context import Context, Here, Owner
 from workflows.serve.data import ID
 from workflows.serve.metrics import Stages
 from workflows.serve.models import NAME, model_of
-from workflows.serve.problems import Problem, answers, video_problem
+from workflows.serve.problems import Problem, answers, too_large, video_problem
 
 router = APIRouter()
 
@@ -136,11 +136,14 @@ async def _parsed(request: Request) -> WantedOf:
     try:
         return WantedOf.model_validate_json(await request.body())
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in found]) from None
 
 
 async def _source(here: Context, owner: str, wanted: WantedOf) -> str:
     """Where the video is that a request names."""
+    if wanted.uri is not None:
+        return await asyncio.to_thread(here.sources.require, wanted.uri)
     raise Problem(404, "not-found", "No such video", "No video of this id is here.")
 
 
@@ -157,20 +160,13 @@ def _check_media_type(found: str) -> None:
 
 
 async def _receive(request: Request, path: Path, max_bytes: int) -> None:
-    """Stream the body to a file, and stop at the limit whatever the headers say."""
+    """Stream the body to a file. One that says no size is stopped at the limit by :mod:`workflows.serve.observe`."""
     declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else 0
-    if size <= max_bytes:
-        size = 0
-        with path.open("wb") as file:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > max_bytes:
-                    break
-                await asyncio.to_thread(file.write, chunk)
-    if size > max_bytes:
-        limit = f"A body may have {max_bytes >> 20} MiB."
-        raise Problem(413, "too-large", "Body too large", f"{limit} {_ELSEWHERE}", max_bytes=max_bytes)
+    if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
+        raise too_large(max_bytes)
+    with path.open("wb") as file:
+        async for chunk in request.stream():
+            await asyncio.to_thread(file.write, chunk)
 
 
 _ELSEWHERE = "Upload longer videos and make a job of them."

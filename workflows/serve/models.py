@@ -92,7 +92,7 @@ async def model(here: Here, owner: Owner, name: Name) -> ModelBody:
     return ModelBody.of(await model_of(here, name), here.limits)
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class Tensor(BaseModel):

@@ -5,13 +5,12 @@ import re
 import time
 import uuid
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workflows.serve.limits import Limits
 from workflows.serve.metrics import Metrics
-from workflows.serve.problems import internal_error
+from workflows.serve.problems import internal_error, too_large
 
 # A child of Serve's logger, whose handlers write one JSON object a line; elsewhere a logger as any other.
 log = logging.getLogger("ray.serve.balletal")
@@ -73,7 +72,7 @@ class Observed:
             message = await receive()
             size += len(message.get("body", b""))
             if size > limit:
-                raise HTTPException(413, "Body too large")
+                raise too_large(limit)
             return message
 
         return bounded

@@ -3,11 +3,12 @@
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException as PlainHTTPException
 from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 from balletal.errors import VideoError
 
@@ -15,18 +16,21 @@ from balletal.errors import VideoError
 _NO_VIDEO = ("not-a-video", "no-video-stream", "unsupported-codec")
 
 # What the framework itself answers.
-_URNS = {400: "bad-parameters", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "media-type"}
+_URNS = {400: "bad-parameters", 404: "not-found", 405: "method-not-allowed"}
 
 # Of answers of a status, whoever gives them.
 _HEADERS = {401: {"WWW-Authenticate": 'Bearer realm="balletal"'}, 429: {"Retry-After": "5"}, 503: {"Retry-After": "5"}}
 
 
-class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+class Problem(HTTPException):
     """An answer other than the result. ``more`` are further members of the problem object."""
 
-    def __init__(self, status: int, urn: str, title: str, detail: str, **more: Any) -> None:
-        super().__init__(detail)
-        self.status, self.urn, self.title, self.detail, self.more = status, urn, title, detail, more
+    def __init__(
+        self, status: int, urn: str, title: str, detail: str, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
+        # An HTTPException, because the framework takes others for a body that it cannot read.
+        super().__init__(status, detail, headers)
+        self.status, self.urn, self.title, self.more = status, urn, title, more
 
 
 def video_problem(error: VideoError) -> Problem:
@@ -43,12 +47,15 @@ def install_problems(app: FastAPI) -> None:
     """
 
     @app.exception_handler(Problem)
-    async def problem(request: Request, error: Problem) -> Response:
-        headers = _HEADERS.get(error.status, {})
+    async def problem(request: Request | WebSocket, error: Problem) -> Response | None:
+        if isinstance(request, WebSocket):  # before it was accepted; the handshake gets a 403
+            await request.close(4000 + error.status, error.title)
+            return None
+        headers = _HEADERS.get(error.status, {}) | dict(error.headers or {})
         return _answer(request, error.status, error.urn, error.title, error.detail, headers, **error.more)
 
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
+    @app.exception_handler(PlainHTTPException)
+    async def http(request: Request, error: PlainHTTPException) -> Response:
         urn = _URNS.get(error.status_code, "http")
         return _answer(
             request, error.status_code, urn, error.detail, f"{request.method} {request.url.path}", error.headers
@@ -60,6 +67,11 @@ def install_problems(app: FastAPI) -> None:
         found = [{"parameter": str(one["loc"][-1]), "message": one["msg"]} for one in error.errors()]
         detail = "; ".join(f"{one['parameter']}: {one['message']}" for one in found)
         return _answer(request, 422, "bad-parameters", "Parameters out of range", detail, errors=found)
+
+
+def too_large(max_bytes: int) -> Problem:
+    """The answer to a body that is larger than is taken."""
+    return Problem(413, "too-large", "Body too large", f"At most {max_bytes} bytes fit.", max_bytes=max_bytes)
 
 
 def internal_error(request: Request) -> Response:
