@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated
 
 import ray
@@ -17,27 +17,20 @@ from ray.serve.schema import LoggingConfig
 
 from balletal import files
 from balletal.errors import InputError
-from balletal.features.extractor import Weights
 from workflows.cluster import ray_session
 from workflows.console import run, say
 from workflows.serve.access import LOOPBACK, Access, Token, session_secret, tokens_from
 from workflows.serve.bundles import load_bundles
-from workflows.serve.data import Data
-from workflows.serve.deployments import APP, application
-from workflows.serve.limits import Limits
+from workflows.serve.deployments import APP, ServeArgs, application
 
 
 @contextlib.contextmanager
 def serving(
-    bundles: Sequence[str],
+    args: ServeArgs,
     *,
-    data: str,
     host: str = "127.0.0.1",
     port: int = 8000,
     tokens: tuple[Token, ...] = (),
-    limits: Limits | None = None,
-    weights: Weights = None,
-    flow: str | None = None,
     address: str | None = None,
 ) -> Iterator[str]:
     """Serve bundles for the length of a ``with`` block; gives the URL.
@@ -45,35 +38,31 @@ def serving(
     On a cluster that runs Serve already, its host and port stay as they are, and so do its other applications.
 
     Args:
-        data: the folder for uploads, videos and jobs, which all nodes reach.
+        args: what an extractor reserves is decided here.
         tokens: of those who may ask; none: everybody may.
 
     Raises:
         InputError: no bundle, one whose features cannot be made from video, or a port in use.
     """
-    loaded = load_bundles(bundles, weights, flow)
+    # Here, because what is wrong would cost a start of Ray otherwise.
+    specs = {one.spec.spec_id for one in load_bundles(args.bundles, args.weights, args.flow)}
     if address is None:
         _require_free(host, port)
+    # A service for this machine alone is called by its names, and nobody else's page is to call it.
     hosts = LOOPBACK if is_loopback(host) and not tokens else ()
-    access = Access(tokens, session_secret(data) if tokens else b"", hosts)
+    access = Access(tokens, session_secret(args.data) if tokens else b"", hosts)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(address):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+        # Little is reserved, for jobs want CPUs too; and half of a GPU, as jobs do.
+        shares = {"cpus": 0.25, "threads": max(1, min(4, int(largest["CPU"])))}
+        shares["gpus"] = 0.5 if largest["GPU"] >= len(specs) else 0.0
         try:
             serve.start(
                 http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(log_level="WARNING")
             )
-            app = application(
-                loaded,
-                Data(data),
-                weights=weights,
-                flow=flow,
-                limits=limits,
-                access=access,
-                cpus=largest["CPU"],
-                gpus=largest["GPU"],
-            )
+            app = application(args.model_copy(update=shares), access)
             serve.run(app, name=APP, route_prefix="/")
             shown = f"[{host}]" if ":" in host else host
             yield f"http://{shown}:{port}"
@@ -109,6 +98,9 @@ def main(
         str | None,
         typer.Option(help="File of lines `name token` or `name sha256:<hex>`; or in the environment: BALLETAL_TOKENS."),
     ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Folder or s3://bucket/prefix whose videos clients may name.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     weights: Annotated[
@@ -129,8 +121,9 @@ def main(
         )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    given = {"host": host, "port": port, "tokens": known, "weights": weights, "flow": flow, "address": address}
-    with serving(bundle, data=files.absolute(data), **given) as url:  # type: ignore[arg-type]
+    places = tuple(place if "://" in place else files.absolute(place) for place in source or ())
+    args = ServeArgs(bundles=bundle, data=files.absolute(data), sources=places, weights=weights, flow=flow)
+    with serving(args, host=host, port=port, tokens=known, address=address) as url:
         # Ray sets a handler of its own when it starts.
         signal.signal(signal.SIGINT, lambda *_: stop.set())
         signal.signal(signal.SIGTERM, lambda *_: stop.set())

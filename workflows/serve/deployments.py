@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
@@ -25,7 +26,7 @@ from balletal.features.extractor import Extractor, Weights, keep_freed_memory
 from balletal.features.store import VideoFeatures
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VideoInfo
-from workflows.serve.access import Access
+from workflows.serve.access import TOKENS, Access, session_secret, tokens_from
 from workflows.serve.app import create_app
 from workflows.serve.backend import (
     Answer,
@@ -37,7 +38,7 @@ from workflows.serve.backend import (
     localize_part,
     video_features,
 )
-from workflows.serve.bundles import weights_of
+from workflows.serve.bundles import load_bundles, weights_of
 from workflows.serve.data import Data
 from workflows.serve.limits import Limits
 from workflows.serve.metrics import Metrics, Stages
@@ -236,52 +237,70 @@ class Gateway:
         return create_app(self.backend, self.data, self.limits, self.access, self.sources, Metrics(RayRegistry()))
 
 
-def application(
-    bundles: Sequence[Localizer],
-    data: Data,
-    *,
-    weights: Weights = None,
-    flow: str | None = None,
-    limits: Limits | None = None,
-    access: Access | None = None,
-    sources: Sources | None = None,
-    replicas: int = 1,
-    cpus: float = 2,
-    gpus: float = 0,
-) -> serve.Application:
+class ServeArgs(BaseModel):
+    """What a Serve config file says under ``args``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bundles: list[str] = Field(min_length=1, description="folders that all nodes reach; the last is the default")
+    data: str = Field(min_length=1, description="folder for uploads, videos and jobs that all nodes reach")
+    tokens: str | None = Field(None, description="file of tokens; none: BALLETAL_TOKENS of the environment")
+    insecure: bool = Field(False, description="no tokens: whoever reaches the service may use it")
+    sources: tuple[str, ...] = Field((), description="places that clients may name: s3://bucket/prefix, folders")
+    weights: list[str] | None = Field(None, description="of the backbones, where they are not their own")
+    flow: str | None = Field(None, description="file of the optical flow module")
+    limits: Limits = Limits()
+    replicas: int = Field(1, ge=1, description="of the gateway; at most so many of each other deployment")
+    cpus: float = Field(2.0, gt=0, description="that an extractor reserves")
+    gpus: float = Field(0.0, ge=0, description="that an extractor reserves")
+    threads: int | None = Field(None, gt=0, description="of an extractor; none: one a CPU")
+
+
+def build(args: ServeArgs) -> serve.Application:
+    """The application of a Serve config file (`cluster/serve_config.yaml`).
+
+    Raises:
+        InputError: as :func:`application`; no tokens, though the service is not said to be insecure.
+    """
+    tokens = tokens_from(args.tokens)
+    if not tokens and not args.insecure:
+        raise InputError("tokens", expected=f"a file, {TOKENS}, or insecure: true", found="none")
+    secret = session_secret(args.data) if tokens else b""
+    return application(args, Access(tokens, secret))
+
+
+def application(args: ServeArgs, access: Access) -> serve.Application:
     """The Serve application of bundles.
 
-    Args:
-        bundles: the last is the default.
-        data: the folder that all nodes reach.
-        weights, flow: of the backbones, where they are not their own; readable on every node.
-        replicas: of the gateway, at most so many of each other deployment, as the work demands.
-        cpus, gpus: of the largest node. An extractor gets a GPU when there is one, else most of up to four CPUs.
+    Raises:
+        InputError: no bundle, or one that cannot be served: see :func:`load_bundles`.
     """
     # The decorator turned the classes into deployments, which type checkers do not see.
     extractor_replica, localizer_replica, gateway = cast(Any, (ExtractorReplica, LocalizerReplica, Gateway))
-    specs = {one.spec.spec_id: one.spec for one in bundles}
-    # Half a CPU is for the gateway and the localizer; what is left over on a machine of one CPU is a quarter.
-    share = max(0.25, min(4.0, (cpus - 1) / len(specs)))
-    options = {"num_cpus": 0.5, "num_gpus": 1} if gpus >= 1 else {"num_cpus": share, "num_gpus": 0}
-    threads = max(1, int(min(4, cpus)))
+    bundles = load_bundles(args.bundles, args.weights, args.flow)
+    options = {"num_cpus": args.cpus, "num_gpus": args.gpus}
+    threads = args.threads or max(1, int(args.cpus))
     extractors = {
-        spec_id: extractor_replica.options(
-            name=f"Extractor-{spec_id}", ray_actor_options=options, **_scaled(replicas, 2)
-        ).bind(spec, weights_of(spec, weights), flow, threads)
-        for spec_id, spec in specs.items()
+        spec.spec_id: extractor_replica.options(
+            name=f"Extractor-{spec.spec_id}", ray_actor_options=options, **_scaled(args.replicas, 2)
+        ).bind(spec, weights_of(spec, args.weights), args.flow, threads)
+        for spec in dict.fromkeys(one.spec for one in bundles)
     }
     models = [Model.of(one) for one in bundles]
     by_id = {model.id: one for model, one in zip(models, bundles, strict=True)}
-    localizer = localizer_replica.options(**_scaled(replicas, _BATCH)).bind(by_id)
-    return gateway.options(num_replicas=replicas).bind(
-        extractors, localizer, models, data, limits or Limits(), access or Access(), sources or Sources()
-    )
+    localizer = localizer_replica.options(**_scaled(args.replicas, _BATCH)).bind(by_id)
+    parts = (Data(args.data), args.limits, access, Sources(args.sources))
+    return gateway.options(num_replicas=args.replicas).bind(extractors, localizer, models, *parts)
 
 
 def _scaled(replicas: int, ongoing: int) -> dict[str, Any]:
     """As many replicas as the requests under way want, from one on."""
     if replicas == 1:
         return {"num_replicas": 1}
-    scaling = {"min_replicas": 1, "max_replicas": replicas, "target_ongoing_requests": ongoing / 2}
-    return {"autoscaling_config": scaling}
+    return {
+        "autoscaling_config": {
+            "min_replicas": 1,
+            "max_replicas": replicas,
+            "target_ongoing_requests": ongoing / 2,
+        }
+    }
