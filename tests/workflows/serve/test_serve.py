@@ -1,5 +1,8 @@
 import asyncio
+import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,9 +17,11 @@ from balletal.errors import InputError, SpecMismatchError, VideoError
 from balletal.synthetic.corpus import video_uri, write_video
 from balletal.synthetic.presets import PRESETS
 from balletal.video.probe import probe
-from workflows.serve.backend import LocalBackend, Model
+from tests.workflows.conftest import TinyBundle
+from workflows.serve.access import TOKENS, read_tokens
+from workflows.serve.backend import LocalBackend, Model, video_features
 from workflows.serve.command import is_loopback, main, serving
-from workflows.serve.deployments import APP, HandleBackend
+from workflows.serve.deployments import APP, HandleBackend, ServeArgs
 
 
 @pytest.fixture(scope="module")
@@ -32,54 +37,83 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture(scope="module")
+def folders(tiny_bundle: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two bundles of one name and one kind of features."""
+    newer = tmp_path_factory.mktemp("newer") / "bundle"
+    replace(tiny_bundle.localizer, about={"version": "2"}).save(str(newer))
+    return [tiny_bundle.folder, str(newer)]
+
+
 @pytest.mark.ray
-def test_the_bundle_answers_over_http_as_it_does_here(tiny_bundle, ray_cluster, video: Path) -> None:
-    backend = LocalBackend(tiny_bundle.localizer, tiny_bundle.weights, "cpu")
-    here = asyncio.run(backend.localize(video, probe(str(video)), min_score=0.1, top_k=5)).segments
+def test_bundles_answer_over_http_as_they_do_here(
+    tiny_bundle: TinyBundle, folders: list[str], ray_cluster: None, video: Path, tmp_path: Path
+) -> None:
+    backend, old = LocalBackend([tiny_bundle.localizer], tiny_bundle.weights, "cpu"), Model.of(tiny_bundle.localizer)
+    info = probe(str(video))
+    here = asyncio.run(backend.localize(old.id, video, info, min_score=0.1, top_k=5)).segments
+    features, _ = video_features(backend._extractors[old.spec], str(video), info)
+    inferred = asyncio.run(backend.infer(old.id, features.features, features.start_s, min_score=0.1))
     assert len(here) == 5
-    headers = {"Content-Type": "video/mp4"}
-    with serving(tiny_bundle.folder, port=free_port(), weights=tiny_bundle.weights) as url:
-        with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
-            assert client.get("/v2/health/ready").status_code == 200
-            answer = client.post("/v1/localize?min_score=0.1&top_k=5", content=video.read_bytes())
+    port, data = free_port(), str(tmp_path / "data")
+    args = ServeArgs(bundles=folders, data=data, weights=[tiny_bundle.weights], sources=(str(video.parent),))
+    tokens = read_tokens("anna 0123456789abcdef", where="tokens")
+    with serving(args, port=port, tokens=tokens) as url:
+        with httpx.Client(base_url=url, timeout=60, headers={"Authorization": "Bearer 0123456789abcdef"}) as client:
+            assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+            assert httpx.get(f"{url}/v1/models").json()["type"] == "urn:balletal:unauthenticated"
+            assert [one["version"] for one in client.get("/v1/models").json()["models"]] == [old.version, "2"]
+
+            headers, ask = {"Content-Type": "video/mp4"}, f"/v1/localize?min_score=0.1&top_k=5&model={old.id}"
+            answer = client.post(ask, content=video.read_bytes(), headers=headers)
             assert answer.status_code == 200, answer.text
             result = answer.json()
             jsonschema.Draft202012Validator(schemas.json_schema("result")).validate(result)
-            assert result["model"] == {"name": "tiny", "digest": tiny_bundle.localizer.digest}
-            assert [s["label"] for s in result["segments"]] == here["label"].tolist()
-            assert [s["start"] for s in result["segments"]] == pytest.approx(here["start"].tolist(), abs=1e-3)
-            assert [s["score"] for s in result["segments"]] == pytest.approx(here["score"].tolist(), abs=1e-4)
-            assert all(0 <= s["start"] < s["end"] <= result["video"]["duration"] for s in result["segments"])
+            assert result["model"] == {"name": "tiny", "version": old.version, "digest": old.digest}
+            for column in ("label", "start", "end", "score"):  # digit for digit
+                assert [s[column] for s in result["segments"]] == here[column].tolist()
+            named = {"uri": str(video), "model": old.id, "min_score": 0.1, "top_k": 5}
+            assert client.post("/v1/localize", json=named).json() == result
+            newer = client.post("/v1/localize", json=named | {"model": "tiny"}).json()
+            assert (newer["model"]["version"], newer["segments"]) == ("2", result["segments"])
+
+            tensor = {"name": "features", "shape": features.features.shape, "datatype": "FP32"}
+            request = {"inputs": [tensor | {"data": features.features.tolist()}], "parameters": {"min_score": 0.1}}
+            with ThreadPoolExecutor(4) as pool:  # a batch
+                answers = list(pool.map(lambda _: client.post(f"/v2/models/{old.id}/infer", json=request), range(8)))
+            for column, output in enumerate(("label", "start", "end", "score")):
+                assert [one.json()["outputs"][column]["data"] for one in answers] == [inferred[output].tolist()] * 8
 
             # A file whose first picture decodes and whose rest is gone: the extractor's own words come back.
             cut = video.read_bytes()
-            answer = client.post("/v1/localize", content=cut[: len(cut) // 2])
+            answer = client.post("/v1/localize", content=cut[: len(cut) // 2], headers=headers)
             assert answer.status_code == 200
             assert "Not all of the video could be decoded" in answer.json()["warnings"][0]
-            assert client.post("/v1/localize", content=b"text").json()["kind"] == "not-a-video"
+            assert client.post("/v1/localize", content=b"text", headers=headers).json()["kind"] == "not-a-video"
+            assert client.get("/metrics").status_code == 200
         # An error raised in a replica arrives as what it is.
-        handles = (serve.get_deployment_handle(name, APP) for name in ("Extractor", "Localizer"))
-        remote = HandleBackend(*handles, Model("tiny", "0"))
-        info = probe(str(video))
+        extractor, localizer = (
+            serve.get_deployment_handle(name, APP) for name in (f"Extractor-{old.spec.spec_id}", "Localizer")
+        )
+        remote = HandleBackend({old.spec.spec_id: extractor}, localizer, [old])
         video.with_name("text").write_bytes(b"text")
         with pytest.raises(VideoError) as failed:
-            asyncio.run(remote.localize(video.with_name("text"), info, min_score=0, top_k=None))
+            asyncio.run(remote.localize(old.id, video.with_name("text"), info))
         assert failed.value.kind == "not-a-video"
 
-        taken = int(url.rsplit(":", 1)[1])
-        refused = serving(tiny_bundle.folder, port=taken, weights=tiny_bundle.weights)
-        with pytest.raises(InputError, match="a free port"), refused:
+        with pytest.raises(InputError, match="a free port"), serving(args, port=port):
             pass
     serve.shutdown()  # the command leaves Serve itself to its cluster, which goes on after this test
 
 
 def test_wrong_weights_are_refused_before_anything_starts(tiny_bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a file of weights"), serving(tiny_bundle.folder, port=free_port()):
+    args = ServeArgs(bundles=[tiny_bundle.folder], data=str(tmp_path))
+    with pytest.raises(InputError, match="a file of weights"), serving(args, port=free_port()):
         pass
     other = safetensors.torch.load_file(tiny_bundle.weights)
     other["Conv3d_1a_7x7.bn.bias"] += 1
     safetensors.torch.save_file(other, tmp_path / "other.safetensors")
-    refused = serving(tiny_bundle.folder, port=free_port(), weights=str(tmp_path / "other.safetensors"))
+    refused = serving(args.model_copy(update={"weights": [str(tmp_path / "other.safetensors")]}), port=free_port())
     with pytest.raises(SpecMismatchError, match=tiny_bundle.localizer.spec.weights), refused:
         pass
 
@@ -95,6 +129,11 @@ def test_what_is_loopback(hosts: list[str], inside: bool) -> None:
     assert [is_loopback(host) for host in hosts] == [inside] * len(hosts)
 
 
-def test_a_public_bind_needs_insecure() -> None:
+def test_a_public_bind_needs_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKENS, raising=False)
     with pytest.raises(typer.BadParameter, match="--insecure"):
-        main("bundle", host="0.0.0.0")
+        main(["bundle"], host="0.0.0.0")
+    monkeypatch.setenv(TOKENS, "anna 0123456789abcdef")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(InputError, match="no-bundle"):
+        main(["no-bundle"], host="0.0.0.0")
