@@ -167,6 +167,17 @@ class _Shown:
         width, height = round(self.frame.width * self.aspect), self.frame.height
         return (height, width) if clockwise(self.frame) in (90, 270) else (width, height)
 
+    def size_within(self, longest: int) -> tuple[int, int]:
+        """Width and height as displayed, even, and shrunk if a side is longer than that."""
+        width, height = self.shown_size()
+        scale = min(1.0, longest / max(width, height))
+        return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+    def whole(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The picture as displayed, in RGB, at that width and height."""
+        stored = size[::-1] if clockwise(self.frame) in (90, 270) else size
+        return np.ascontiguousarray(_turned(self.frame, *stored))
+
 
 def _cut(picture: NDArray[np.uint8], shown_size: tuple[int, int], track: Boxes, k: int, size: int) -> NDArray[np.uint8]:
     """The track's square of a picture, whose pixels need not be square, at ``size``."""
@@ -332,17 +343,38 @@ def iter_frames(uri: str, fps: float, longest: int) -> Iterator[NDArray[np.uint8
     rgb: NDArray[np.uint8] | None = None  # of `shown`
     for picture in chain(_pictures(uri, clock, None, damage), [None]):
         while shown and n < count and (picture is None or n / fps <= (shown.time + picture.time) / 2 + _SAME_S):
-            if size is None:
-                width, height = shown.shown_size()
-                scale = min(1.0, longest / max(width, height))
-                size = max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+            size = size or shown.size_within(longest)
             if rgb is None:
-                stored = size[::-1] if clockwise(shown.frame) in (90, 270) else size
-                rgb = np.ascontiguousarray(_turned(shown.frame, *stored))
+                rgb = shown.whole(size)
             yield rgb
             n += 1
         shown, rgb = picture, None
         if n >= count:
             return
     if not n:
+        raise VideoError(str(uri), "corrupt", expected="a picture that can be decoded", found=str(damage) or "none")
+
+
+def iter_pictures(uri: str, longest: int, *, apart: float = 0.0) -> Iterator[tuple[float, float, NDArray[np.uint8]]]:
+    """Every picture of a video as it is displayed, when it is displayed; one is in memory at a time.
+
+    Args:
+        longest: pixels of the longer side that are not exceeded; smaller pictures stay as they are.
+        apart: seconds; pictures that follow sooner on one that was given are left out.
+
+    Yields:
+        Time and duration in seconds, times strictly rising, and (height, width, 3) uint8 RGB, all of one size, with
+        even sides.
+
+    Raises:
+        VideoError: the file cannot be opened, or nothing in it can be decoded.
+    """
+    damage = _Damage()
+    size: tuple[int, int] | None = None
+    last = -math.inf
+    for shown in _pictures(uri, timeline(uri), None, damage):
+        if shown.time - last >= apart:
+            size, last = size or shown.size_within(longest), shown.time
+            yield shown.time, shown.duration, shown.whole(size)
+    if size is None:
         raise VideoError(str(uri), "corrupt", expected="a picture that can be decoded", found=str(damage) or "none")

@@ -22,6 +22,11 @@ def new_id() -> str:
     return secrets.token_hex(12)
 
 
+def is_id(name: str) -> bool:
+    """Whether it has the form of an id. A name from a request must not become a path of its choice."""
+    return re.fullmatch(ID, name) is not None
+
+
 @dataclass(frozen=True)
 class Data:
     """The data folder."""
@@ -32,6 +37,6 @@ class Data:
         """The folder of all uploads, videos or jobs, or of one of them."""
         if name is None:
             return files.join(self.uri, kind)
-        if not re.fullmatch(ID, name):  # a name from a request must not become a path of its choice
+        if not is_id(name):
             raise ValueError(f"no id: {name!r}")
         return files.join(self.uri, kind, name)

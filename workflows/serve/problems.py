@@ -1,5 +1,8 @@
 """Errors as `application/problem+json` (RFC 9457): stable `urn:balletal:*` types, a request id, nothing internal."""
 
+import errno
+import logging
+import os
 from http import HTTPStatus
 from typing import Any
 
@@ -10,7 +13,9 @@ from starlette.exceptions import HTTPException as PlainHTTPException
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from balletal.errors import VideoError
+from balletal.errors import StorageError, VideoError
+
+log = logging.getLogger(__name__)
 
 # Files that are no video of a kind that we take are a wrong media type; the other kinds are videos that cannot be used.
 _NO_VIDEO = ("not-a-video", "no-video-stream", "unsupported-codec")
@@ -40,6 +45,16 @@ def video_problem(error: VideoError) -> Problem:
     return Problem(status, "bad-video", "The video cannot be used", detail, kind=error.kind)
 
 
+def storage_problem(error: StorageError) -> Problem:
+    """The answer when the data folder cannot be used. Its place is ours, so it stays out."""
+    if error.found in _FULL:
+        return Problem(507, "quota", "No space", "The service's disk is full.")
+    return Problem(503, "not-ready", "Storage away", "The service's storage does not answer. Try again later.")
+
+
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+
+
 def install_problems(app: FastAPI) -> None:
     """Make every error that a route raises a problem; :mod:`workflows.serve.observe` sees to the rest.
 
@@ -53,6 +68,12 @@ def install_problems(app: FastAPI) -> None:
             return None
         headers = _HEADERS.get(error.status, {}) | dict(error.headers or {})
         return _answer(request, error.status, error.urn, error.title, error.detail, headers, **error.more)
+
+    @app.exception_handler(StorageError)
+    async def storage(request: Request, error: StorageError) -> Response:
+        log.error("request %s: %s", request.state.request_id, error)
+        told = storage_problem(error)
+        return _answer(request, told.status, told.urn, told.title, told.detail, _HEADERS.get(told.status))
 
     @app.exception_handler(PlainHTTPException)
     async def http(request: Request, error: PlainHTTPException) -> Response:

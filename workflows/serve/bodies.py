@@ -1,0 +1,80 @@
+"""Bodies of requests, streamed to disk."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from balletal import files
+from balletal.errors import StorageError
+from balletal.storage import reason
+from workflows.serve.problems import Problem
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+"""How OpenAPI describes a body of bytes."""
+
+
+@contextlib.contextmanager
+def scratch(folder: str) -> Iterator[Path]:
+    """A folder on this machine's disk, gone with all in it afterwards.
+
+    It is inside ``folder`` where that is local: moving a file from one to the other is then a rename.
+
+    Raises:
+        StorageError: what was written there did not fit, or could not be written.
+    """
+    parent = Path(files.absolute(folder))
+    try:
+        if parent.is_absolute():
+            parent.mkdir(parents=True, exist_ok=True)
+        place = parent if parent.is_absolute() else None
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=place, ignore_cleanup_errors=True) as name:
+            yield Path(name)
+    except OSError as error:
+        raise StorageError(folder, expected="a place that can be written to", found=reason(error)) from None
+
+
+def check_media_type(request: Request, *types: str) -> None:
+    """Take only types that a web page cannot send to another origin unasked: no form of some site gets in.
+
+    Args:
+        types: those taken; ``video/`` stands for every kind of video.
+
+    Raises:
+        Problem: 415.
+    """
+    found = request.headers.get("content-type", "none").split(";")[0].strip().lower()
+    if not any(found == one or (one.endswith("/") and found.startswith(one)) for one in types):
+        expected = " or ".join(one + "*" if one.endswith("/") else one for one in types)
+        raise Problem(415, "media-type", "Unsupported media type", f"Expected {expected}, found {found[:100]}.")
+
+
+async def receive(request: Request, path: Path, max_bytes: int) -> int:
+    """Stream the body to a file, and stop at the limit whatever the headers say.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        Problem: 413, or 400 when the client went away.
+    """
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
+    if size <= max_bytes:
+        size = 0
+        with path.open("wb") as file:
+            try:
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > max_bytes:
+                        break
+                    await asyncio.to_thread(file.write, chunk)
+            except ClientDisconnect:
+                raise Problem(400, "bad-parameters", "Body cut short", "The client went away.") from None
+    if size > max_bytes:
+        raise Problem(413, "too-large", "Body too large", f"At most {max_bytes} bytes fit.", max_bytes=max_bytes)
+    return size
