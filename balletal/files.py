@@ -340,9 +340,11 @@ def _listed(uri: str, *, detail: bool) -> list[Any]:
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)  # other processes write too
     try:
-        return list(_call(uri, fs, fs.ls, path, detail=detail))
+        found = _call(uri, fs, fs.ls, path, detail=detail)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    # A bucket may hold an object that stands for the folder itself.
+    return [one for one in found if (one["name"] if detail else one).rstrip("/") != path.rstrip("/")]
 
 
 def _name(path: str) -> str:

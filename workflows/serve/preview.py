@@ -15,6 +15,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from balletal import files
@@ -38,7 +39,7 @@ WAIT_S = 20.0
 
 _TICKS = 90_000  # a second
 _APART_S = 0.0125  # 60 frames a second pass, even with jitter; 120 are halved
-_SOUND_CODECS = frozenset(("aac", "mp3", "mp2", "opus", "vorbis", "flac", "ac3", "amrnb", "alac", "pcm_s16le"))
+_SOUND_CODECS = frozenset(("aac", "mp3", "mp2", "opus", "vorbis", "flac", "ac3", "amr_nb", "alac", "pcm_s16le"))
 _SOUND_RATE = 48_000
 
 _pool = ThreadPoolExecutor(2, thread_name_prefix="preview")
@@ -140,6 +141,7 @@ def _write(container: Any, uri: str) -> None:
     colours = ":".join(f"{name}=smpte170m" for name in ("colorprim", "transfer", "colormatrix"))
     rate = f"crf=24:vbv-maxrate={MAX_KBIT_S}:vbv-bufsize={2 * MAX_KBIT_S}"
     params = f"{rate}:bframes=0:keyint=infinite:scenecut=0:{colours}"
+    stream.codec_context.flags |= Flags.frame_duration  # or the last picture would last a tick
     stream.options = {"preset": "veryfast", "threads": "1", "forced-idr": "1", "x264-params": params}
     sound = _Sound(container, uri)
     second, last_pts = -1, -1

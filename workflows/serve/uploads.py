@@ -156,13 +156,19 @@ class Uploads:
         Raises:
             Problem: 404, 409 (bytes are missing), 422 (another hash, or no video that can be used) or 503.
         """
+        if video := self._made(owner, upload_id):
+            self.remove(upload_id)  # what a replica that was killed left of it
+            return video
         try:
             return self._make(self.find(owner, upload_id))
         except Problem:
-            video = self.library.get(upload_id)
-            if video is None or video.owner != owner:
-                raise
-            return video  # made by an earlier call, or by another one meanwhile
+            if video := self._made(owner, upload_id):  # by another call meanwhile
+                return video
+            raise
+
+    def _made(self, owner: str, upload_id: str) -> StoredVideo | None:
+        video = self.library.get(upload_id)
+        return video if video is not None and video.owner == owner else None
 
     def _make(self, upload: StoredUpload) -> StoredVideo:
         pieces = self._pieces(upload)
