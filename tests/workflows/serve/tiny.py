@@ -1,19 +1,16 @@
-"""An app with the routes of videos alone, for two owners."""
+"""An app without a model, for several owners."""
 
 from pathlib import Path
 from typing import Any, cast
 
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
 from workflows.serve.access import Access
+from workflows.serve.app import create_app
 from workflows.serve.backend import Backend
-from workflows.serve.context import Context
 from workflows.serve.data import Data
 from workflows.serve.limits import Limits
-from workflows.serve.problems import install_problems
-from workflows.serve.videos import router
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -26,10 +23,7 @@ class NamedAccess(Access):
 
 
 def videos_client(folder: Path | str, limits: Limits | None = None, owner: str = "anna") -> TestClient:
-    app = FastAPI()
-    app.state.context = Context(cast(Backend, None), Data(str(folder)), limits or Limits(), NamedAccess())
-    install_problems(app)
-    app.include_router(router)
+    app = create_app(cast(Backend, None), Data(str(folder)), limits, NamedAccess())
     return TestClient(app, raise_server_exceptions=False, headers={"x-owner": owner})
 
 
