@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from balletal import files
 from balletal.errors import StorageError
 from balletal.storage import reason
-from workflows.serve.problems import Problem
+from workflows.serve.problems import Problem, too_large
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 """How OpenAPI describes a body of bytes."""
@@ -76,5 +76,5 @@ async def receive(request: Request, path: Path, max_bytes: int) -> int:
             except ClientDisconnect:
                 raise Problem(400, "bad-parameters", "Body cut short", "The client went away.") from None
     if size > max_bytes:
-        raise Problem(413, "too-large", "Body too large", f"At most {max_bytes} bytes fit.", max_bytes=max_bytes)
+        raise too_large(max_bytes)
     return size

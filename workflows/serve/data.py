@@ -1,7 +1,8 @@
 """Where the service keeps what outlives a request: one folder, or prefix of a bucket, that all replicas share.
 
     uploads/<id>/upload.json, <offset>.part       a video on its way in, piece after piece
-    videos/<id>/video.json, content<suffix>       a video that is here; preview.mp4 where browsers cannot play it
+    videos/<id>/video.json, content<suffix>       a video that is here; preview.mp4 where browsers cannot play it, or
+                                                  preview.json, why there is none
     jobs/<id>/job.json, state.json, ...           see :mod:`workflows.serve.jobstore`
 
 Files appear as a whole (:mod:`balletal.files`). What is not in the folder is not known: replicas come and go.

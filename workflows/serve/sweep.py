@@ -1,10 +1,13 @@
 """What is older than the service keeps it goes. Any number of replicas may sweep at once."""
 
+import asyncio
 import logging
+import random
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 from balletal import files
+from balletal.errors import StorageError
 from workflows.serve.data import Data, is_id
 from workflows.serve.limits import Limits
 from workflows.serve.uploads import Uploads
@@ -47,3 +50,14 @@ def sweep(data: Data, limits: Limits, in_use: Callable[[], Collection[str]], now
     if gone:
         log.info("removed %d old uploads and videos", len(gone))
     return gone
+
+
+async def tend(data: Data, limits: Limits, in_use: Callable[[], Collection[str]]) -> None:
+    """Sweep again and again, for the lifespan of an app. See :func:`sweep`."""
+    every_s = min(3600.0, limits.ttl_s / 10)
+    while True:
+        await asyncio.sleep(every_s * random.uniform(0.5, 1.0))  # replicas that started together part
+        try:
+            await asyncio.to_thread(sweep, data, limits, in_use)
+        except StorageError as error:
+            log.warning("not swept: %s", error)

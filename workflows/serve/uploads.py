@@ -31,7 +31,7 @@ from workflows.serve.library import (
 )
 from workflows.serve.limits import Limits
 from workflows.serve.media import look
-from workflows.serve.problems import Problem, video_problem
+from workflows.serve.problems import Problem, too_large, video_problem
 
 MAX_PIECES = 10_000
 """Of an upload; with pieces of the usual 8 MiB there are 1024 in 8 GiB."""
@@ -83,8 +83,8 @@ class Uploads:
         Raises:
             Problem: 413, 429 (the owner's quota) or 507 (the disk).
         """
-        if new.bytes > (most := self.limits.max_upload_bytes):
-            raise Problem(413, "too-large", "Video too large", f"At most {most} bytes fit.", max_bytes=most)
+        if new.bytes > self.limits.max_upload_bytes:
+            raise too_large(self.limits.max_upload_bytes)
         upload = StoredUpload(id=new_id(), owner=owner, created=datetime.now(UTC), **new.model_dump())
         files.write_bytes(self._record(upload.id), upload.model_dump_json().encode())
         # Counted with it in place: of two that would fit alone, none is let in by mistake.

@@ -1,3 +1,4 @@
+import asyncio
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from balletal import files
+from balletal.errors import StorageError
 from workflows.serve.data import Data, new_id
 from workflows.serve.limits import Limits
 from workflows.serve.problems import Problem
-from workflows.serve.sweep import sweep
+from workflows.serve.sweep import sweep, tend
 from workflows.serve.uploads import NewUpload, StoredUpload, Uploads
 
 
@@ -197,3 +199,26 @@ def test_the_sweep_takes_the_old_and_leaves_what_is_needed(uploads: Uploads, tmp
     assert not uploads.all()
     assert sweep(uploads.data, limits, set, later) == [ids[0]]
     assert not [path for path in Path(uploads.data.uri).rglob("*") if path.is_file()]
+
+
+def test_the_sweep_goes_on_when_the_storage_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = Uploads(Data(str(tmp_path)), Limits(ttl_s=0.05))
+    upload = begin(uploads, 100)
+    answers = iter([StorageError("data", expected="storage", found="none")])
+
+    def listed(*args: str) -> list[str]:
+        if error := next(answers, None):
+            raise error
+        return list_names(*args)
+
+    list_names = files.list_names
+    monkeypatch.setattr(files, "list_names", listed)
+
+    async def until_gone() -> None:
+        task = asyncio.create_task(tend(uploads.data, uploads.limits, set))
+        while uploads.exists(upload.id):
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(until_gone(), 20))
+    assert next(answers, None) is None
