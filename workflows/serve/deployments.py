@@ -109,7 +109,12 @@ class LocalizerReplica:
 
     @serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=0.0)
     async def localize(self, batch: list[Work]) -> list[pd.DataFrame]:
-        """What waits is taken as one. The models' passes stay apart: see docs/serving.md."""
+        """What waits is taken as one; the model runs once for each all the same.
+
+        One pass for eight videos of 30 s costs the cnn and the transformer as much as eight passes (one CPU thread:
+        0.16 s for 0.09 s, 0.60 s for 0.55 s), the lstm half as much (0.28 s for 0.58 s), where a video's backbone
+        takes seconds. And a pass of its own gives a video the same digits in whatever company it comes.
+        """
         return await asyncio.to_thread(lambda: [self._localize(work) for work in batch])
 
     def _localize(self, work: Work) -> pd.DataFrame | InputError:

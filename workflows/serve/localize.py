@@ -18,15 +18,16 @@ from balletal.errors import VideoError
 from balletal.video.guard import guarded
 from balletal.video.probe import VideoInfo, probe
 from workflows.serve.backend import Answer, Model
+from workflows.serve.bodies import BINARY, check_media_type, receive
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.data import ID
+from workflows.serve.library import Library
+from workflows.serve.media import LOOK_S, require_within
 from workflows.serve.metrics import Stages
 from workflows.serve.models import NAME, model_of
-from workflows.serve.problems import Problem, answers, too_large, video_problem
+from workflows.serve.problems import Problem, answers, video_problem
 
 router = APIRouter()
-
-_PROBE_S = 60.0
 
 
 class Wanted(BaseModel):
@@ -60,13 +61,12 @@ class WantedOf(Wanted):
         return self
 
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
     "content": {
         "application/json": {"schema": WantedOf.model_json_schema()},
-        "application/octet-stream": _BINARY,
-        "video/*": _BINARY,
+        "application/octet-stream": BINARY,
+        "video/*": BINARY,
     },
 }
 _RESULT = {"content": {"application/json": {"schema": schemas.json_schema("result")}}}
@@ -83,27 +83,29 @@ async def localize(here: Here, owner: Owner, request: Request, wanted: Annotated
 
     The body is either the video itself, and the query says what is wanted, or JSON that names a video and says so.
     """
-    media_type = request.headers.get("content-type", "none").split(";")[0].strip().lower()
-    _check_media_type(media_type)
-    if media_type == "application/json":
-        asked = await _parsed(request)
-        model = await model_of(here, asked.model)
-        video = await _source(here, owner, asked)
-        async with _place(here):
-            return await _answered(here, model, video, asked, Stages())
+    check_media_type(request, "application/octet-stream", "video/", "application/json")
     async with _place(here):
+        if request.headers["content-type"].lower().startswith("application/json"):
+            asked = await _parsed(request)
+            model = await model_of(here, asked.model)
+            uri, info = await asyncio.to_thread(_source, here, owner, asked)
+            return await _answered(here, model, uri, info, asked, Stages())
+        model, stage = await model_of(here, wanted.model), Stages()
         with tempfile.TemporaryDirectory(prefix="balletal-") as folder:
-            file, stage = Path(folder) / "upload", Stages()
-            model = await model_of(here, wanted.model)
+            file = Path(folder) / "upload"
             with stage("receive"):
-                await _receive(request, file, here.limits.max_body_bytes)
-            return await _answered(here, model, file, wanted, stage)
+                await receive(request, file, here.limits.max_body_bytes)
+            return await _answered(here, model, file, None, wanted, stage)
 
 
-async def _answered(here: Context, model: Model, video: str | Path, wanted: Wanted, stage: Stages) -> JSONResponse:
+async def _answered(
+    here: Context, model: Model, video: str | Path, info: VideoInfo | None, wanted: Wanted, stage: Stages
+) -> JSONResponse:
     try:
-        with stage("probe"):
-            info = await asyncio.to_thread(guarded, probe, str(video), uri=str(video), limit_s=_PROBE_S)
+        if info is None:
+            with stage("probe"):
+                info = await asyncio.to_thread(guarded, probe, str(video), uri=str(video), limit_s=LOOK_S)
+        require_within(info, here.limits)
         _check_duration(here, info, wanted)
         found = await here.backend.localize(
             model.id,
@@ -140,33 +142,18 @@ async def _parsed(request: Request) -> WantedOf:
         raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in found]) from None
 
 
-async def _source(here: Context, owner: str, wanted: WantedOf) -> str:
-    """Where the video is that a request names."""
+def _source(here: Context, owner: str, wanted: WantedOf) -> tuple[str, VideoInfo | None]:
+    """Where the video is that a request names, and what is known of it.
+
+    Raises:
+        Problem: 404, no such video of this owner; 422, a place that is not allowed.
+    """
     if wanted.uri is not None:
-        return await asyncio.to_thread(here.sources.require, wanted.uri)
-    raise Problem(404, "not-found", "No such video", "No video of this id is here.")
-
-
-def _check_media_type(found: str) -> None:
-    """Only types that a web page cannot send to another origin unasked: a form of some site must not reach a model."""
-    if found not in ("application/octet-stream", "application/json") and not found.startswith("video/"):
-        raise Problem(
-            415,
-            "media-type",
-            "Unsupported media type",
-            "Expected the video itself as application/octet-stream or video/*, or application/json that names one. "
-            "With curl: -H 'Content-Type: application/octet-stream' --data-binary @FILE",
-        )
-
-
-async def _receive(request: Request, path: Path, max_bytes: int) -> None:
-    """Stream the body to a file. One that says no size is stopped at the limit by :mod:`workflows.serve.observe`."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
-        raise too_large(max_bytes)
-    with path.open("wb") as file:
-        async for chunk in request.stream():
-            await asyncio.to_thread(file.write, chunk)
+        return here.sources.require(wanted.uri), None
+    library = Library(here.data)
+    video = library.find(owner, str(wanted.video_id))
+    uri = library.content(video)
+    return uri, video.info(uri)
 
 
 _ELSEWHERE = "Upload longer videos and make a job of them."

@@ -49,15 +49,19 @@ def look(path: Path, limits: Limits) -> Look:
         GuardError: the child cannot be started.
     """
     seen = guarded(_look, str(path), uri=str(path), limit_s=LOOK_S)
-    info = seen.info
+    require_within(seen.info, limits)
+    return seen
+
+
+def require_within(info: VideoInfo, limits: Limits) -> None:
+    """Raise a :class:`VideoError` (``too-large``) for a video beyond the limits."""
     for name, found, most in (
         ("seconds", info.duration, limits.max_duration_s),
         ("pixels a picture", info.width * info.height, limits.max_pixels),
         ("frames a second", info.fps, limits.max_fps),
     ):
         if found > most:
-            raise VideoError(str(path), "too-large", expected=f"at most {most:g} {name}", found=f"{found:g}")
-    return seen
+            raise VideoError(info.uri, "too-large", expected=f"at most {most:g} {name}", found=f"{found:g}")
 
 
 def _look(path: str) -> Look:

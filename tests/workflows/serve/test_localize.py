@@ -113,6 +113,12 @@ def test_parameters_out_of_range(client: TestClient, query: str) -> None:
     assert body["errors"][0]["parameter"] == query.split("=")[0]
 
 
+def test_a_picture_beyond_the_limit(backend: FakeBackend, tmp_path: Path) -> None:
+    client = TestClient(create_app(backend, Data(str(tmp_path)), Limits(max_pixels=1000)))
+    body = problem(client.post("/v1/localize", content=video(1.0), headers=MP4), 422, "bad-video")
+    assert (body["kind"], body["detail"]) == ("too-large", "expected at most 1000 pixels a picture, found 3072")
+
+
 def test_only_so_many_at_once(backend: FakeBackend, tmp_path: Path) -> None:
     app = create_app(backend, Data(str(tmp_path)), Limits(max_localize_at_once=1))
     content, answers = video(1.0), []
@@ -191,6 +197,16 @@ def test_a_place_that_is_allowed(backend: FakeBackend, tmp_path: Path) -> None:
     assert (backend.asked[0]["model"], backend.asked[0]["video"]) == ("fake@1", ask["uri"])
     body = client.post("/v1/localize", json=ask | {"uri": str(tmp_path / "videos" / "w.mp4")})
     assert problem(body, 422, "bad-video")["kind"] == "missing"
+
+
+def test_a_video_that_was_uploaded(client: TestClient, backend: FakeBackend) -> None:
+    video_id = client.put("/v1/videos", content=video(1.0), headers=MP4).json()["video_id"]
+    response = client.post("/v1/localize", json={"video_id": video_id, "top_k": 1})
+    assert response.status_code == 200, response.text
+    result = response.json()
+    jsonschema.Draft202012Validator(schemas.json_schema("result")).validate(result)
+    assert result["video"]["duration"] == pytest.approx(1.0)
+    assert video_id in backend.asked[0]["video"]
 
 
 def test_the_description_carries_the_schema(client: TestClient) -> None:
