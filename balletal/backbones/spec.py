@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from balletal.errors import InputError, SpecMismatchError
 from balletal.video.clips import MAX_FPS
-from balletal.video.decode import Crop
+from balletal.video.picture import Crop
 
 Mode = Literal["windowed", "dense", "imported"]
 

@@ -8,26 +8,19 @@ import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import av
-import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from balletal.errors import InputError, VideoError
 from balletal.video.clips import analysis_frames
-from balletal.video.probe import Timeline, check_picture, clockwise, open_video, timeline
+from balletal.video.picture import SAME_S, Boxes, Crop, Grey, Shown, shows
+from balletal.video.probe import Timeline, check_picture, open_video, timeline
 
-Crop = Literal["center", "full", "dancer"]
-
-# Two times nearer than this are the same time: clocks are exact fractions, their quotients as floats are not.
-_SAME_S = 1e-6
 # How much longer than its packets a container may say it is: headers are rounded, and some are sloppy.
 _CLAIM_S = 1.0
-# The published I3D practice: the short side to 256, then the central 224.
-_SHORT_SIDE = 256 / 224
 # How far before the wanted time to look for a keyframe, seconds, when the nearest one does not do.
 _SEEK_BACK_S = (0.0, 2.0, 8.0, 32.0)
 
@@ -44,22 +37,6 @@ class Frames:
 
     pixels: NDArray[np.uint8]
     damage: str | None = None
-
-
-class Boxes(Protocol):
-    """Where a ``dancer`` crop is: row ``k`` stands for the ``k``-th frame that is read.
-
-    :class:`balletal.video.track.CropTrack` is one.
-    """
-
-    @property
-    def mover(self) -> NDArray[np.bool_]:
-        """(n,): False where nobody moves, so that the whole picture is taken."""
-        ...
-
-    def box(self, k: int, width: int, height: int) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of the square, in pixels of a displayed picture of that size."""
-        ...
 
 
 class _Damage:
@@ -120,9 +97,9 @@ def read_frames(
 
     damage = _Damage()
     n = start
-    shown: _Shown | None = None
+    shown: Shown | None = None
     for picture in _from(uri, clock, start / fps, damage):
-        while shown and n < stop and n / fps <= (shown.time + picture.time) / 2 + _SAME_S:
+        while shown and n < stop and shows(n, fps, shown, picture):
             pixels[n - start] = shown.fitted(crop, size, track, n - start)
             n += 1
         shown = picture
@@ -144,76 +121,7 @@ def read_frames(
     return Frames(pixels[: n - start], str(damage) or None)
 
 
-class _Shown:
-    """A decoded picture, its presentation time and duration in seconds, its pixels' aspect; converted at most once."""
-
-    def __init__(self, time: float, duration: float, frame: Any, aspect: float) -> None:
-        self.time, self.duration, self.frame, self.aspect = time, duration, frame, aspect
-        self._fitted: NDArray[np.uint8] | None = None
-        self._whole: NDArray[np.uint8] | None = None
-
-    def fitted(self, crop: Crop, size: int, track: Boxes | None, k: int) -> NDArray[np.uint8]:
-        """(size, size, 3) uint8 RGB; ``k`` is the row of ``track``."""
-        if track is not None and track.mover[k]:
-            if self._whole is None:
-                self._whole = _turned(self.frame, self.frame.width, self.frame.height)
-            return _cut(self._whole, self.shown_size(), track, k, size)
-        if self._fitted is None:
-            self._fitted = _fit(self.frame, self.aspect, "full" if crop == "dancer" else crop, size)
-        return self._fitted
-
-    def shown_size(self) -> tuple[int, int]:
-        """Width and height as displayed, with square pixels."""
-        width, height = round(self.frame.width * self.aspect), self.frame.height
-        return (height, width) if clockwise(self.frame) in (90, 270) else (width, height)
-
-    def size_within(self, longest: int) -> tuple[int, int]:
-        """Width and height as displayed, even, and shrunk if a side is longer than that."""
-        width, height = self.shown_size()
-        scale = min(1.0, longest / max(width, height))
-        return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
-
-    def whole(self, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The picture as displayed, in RGB, at that width and height."""
-        stored = size[::-1] if clockwise(self.frame) in (90, 270) else size
-        return np.ascontiguousarray(_turned(self.frame, *stored))
-
-
-def _cut(picture: NDArray[np.uint8], shown_size: tuple[int, int], track: Boxes, k: int, size: int) -> NDArray[np.uint8]:
-    """The track's square of a picture, whose pixels need not be square, at ``size``."""
-    (height, width), (shown_width, shown_height) = picture.shape[:2], shown_size
-    left, top, right, bottom = track.box(k, shown_width, shown_height)
-    x, y = width / shown_width, height / shown_height
-    # At least one pixel, and inside the picture, whatever rounding does.
-    x0, y0 = min(max(round(left * x), 0), width - 1), min(max(round(top * y), 0), height - 1)
-    x1, y1 = min(max(round(right * x), x0 + 1), width), min(max(round(bottom * y), y0 + 1), height)
-    shrinks = (x1 - x0) * (y1 - y0) > size * size
-    scaled = cv2.resize(
-        picture[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return np.asarray(scaled, dtype=np.uint8)
-
-
-def _turned(frame: Any, width: int, height: int) -> NDArray[np.uint8]:
-    """A picture scaled to ``width`` x ``height`` as stored, in RGB, turned for display."""
-    small = frame.reformat(width, height, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
-    return np.rot90(small, k=-(clockwise(frame) // 90))
-
-
-def _fit(frame: Any, aspect: float, crop: Crop, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3) uint8 RGB."""
-    width, height = size, size
-    if crop == "center":
-        # Anamorphic video: pixels that are not square are made so, or the dancer is narrow.
-        shown_width = frame.width * aspect
-        scale = round(size * _SHORT_SIDE) / min(shown_width, frame.height)
-        width, height = max(size, round(shown_width * scale)), max(size, round(frame.height * scale))
-    small = _turned(frame, width, height)
-    top, left = (small.shape[0] - size) // 2, (small.shape[1] - size) // 2
-    return small[top : top + size, left : left + size]
-
-
-def _from(uri: str, clock: Timeline, time: float, damage: _Damage) -> Iterator[_Shown]:
+def _from(uri: str, clock: Timeline, time: float, damage: _Damage) -> Iterator[Shown]:
     """Pictures in order of presentation, from the one shown at ``time`` or an earlier one on."""
     if clock.seekable and time > 0:
         for back in _SEEK_BACK_S:
@@ -222,7 +130,7 @@ def _from(uri: str, clock: Timeline, time: float, damage: _Damage) -> Iterator[_
             tried = _Damage()
             pictures = _pictures(uri, clock, time - back, tried)
             first = next(pictures, None)
-            if first is not None and first.time <= time + _SAME_S:
+            if first is not None and first.time <= time + SAME_S:
                 damage.counts, damage.first = tried.counts, tried.first
                 yield first
                 yield from pictures
@@ -233,7 +141,7 @@ def _from(uri: str, clock: Timeline, time: float, damage: _Damage) -> Iterator[_
 
 def _pictures(
     uri: str, clock: Timeline, seek: float | None, damage: _Damage, *, skip: str = "DEFAULT"
-) -> Generator[_Shown, None, None]:
+) -> Generator[Shown, None, None]:
     """Decoded pictures with strictly rising times, from 0 or from a keyframe at or before ``seek`` seconds.
 
     ``skip`` is FFmpeg's word for the pictures that the decoder may leave out.
@@ -266,7 +174,7 @@ def _pictures(
                 damage.add("the clock runs backwards: pictures left out", f"{time:.2f} s after {last:.2f} s")
                 continue
             last = time
-            yield _Shown(time, (frame.duration or 0) * base or nominal, frame, aspect)
+            yield Shown(time, (frame.duration or 0) * base or nominal, frame, aspect)
 
 
 def _decoded(container: Any, stream: Any, damage: _Damage) -> Iterator[Any]:
@@ -307,18 +215,13 @@ def iter_grey(uri: str, pixels: int, *, reference_only: bool = False) -> Iterato
     """
     clock = timeline(uri)
     damage = _Damage()
-    reformatter = VideoReformatter()  # keeps its tables from one picture to the next
+    grey = Grey(pixels)
     # Where pictures are timed by the order in which they are shown, leaving some out would move the others.
     skip = "NONREF" if reference_only and not clock.decode_order else "DEFAULT"
-    size: tuple[int, int] | None = None
+    shown: Shown | None = None
     for shown in _pictures(uri, clock, None, damage, skip=skip):
-        frame = shown.frame
-        if size is None:  # that of the first picture, whatever becomes of the size later
-            ratio = frame.width * shown.aspect / frame.height
-            size = max(1, round(math.sqrt(pixels * ratio))), max(1, round(math.sqrt(pixels / ratio)))
-        small = reformatter.reformat(frame, *size, "gray", interpolation="AREA", threads=1).to_ndarray()
-        yield shown.time, np.ascontiguousarray(np.rot90(small, k=-(clockwise(frame) // 90)))
-    if size is None:
+        yield shown.time, grey.of(shown)
+    if shown is None:
         raise VideoError(str(uri), "corrupt", expected="a picture that can be decoded", found=str(damage) or "none")
 
 
@@ -339,10 +242,10 @@ def iter_frames(uri: str, fps: float, longest: int) -> Iterator[NDArray[np.uint8
     damage = _Damage()
     count, n = analysis_frames(clock.end, fps), 0
     size: tuple[int, int] | None = None
-    shown: _Shown | None = None
+    shown: Shown | None = None
     rgb: NDArray[np.uint8] | None = None  # of `shown`
     for picture in chain(_pictures(uri, clock, None, damage), [None]):
-        while shown and n < count and (picture is None or n / fps <= (shown.time + picture.time) / 2 + _SAME_S):
+        while shown and n < count and (picture is None or shows(n, fps, shown, picture)):
             size = size or shown.size_within(longest)
             if rgb is None:
                 rgb = shown.whole(size)

@@ -108,7 +108,7 @@ class CropTrack:
 
 
 @dataclass(frozen=True)
-class _Shot:
+class Shot:
     """A shot: when its first picture is shown, when its looks are, and the squares there (None: nobody moves).
 
     ``middle`` is (n, 2) in fractions of width and height, ``side`` (n,) in fractions of the short side.
@@ -142,10 +142,10 @@ def track_dancer(uri: str, fps: float) -> CropTrack:
     clock = timeline(uri)
     picture = clock.end / clock.frames
     try:
-        shots = list(_shots(looks(_dense(iter_grey(uri, PIXELS, reference_only=True)))))
+        shots = list(shots_of(looks(_dense(iter_grey(uri, PIXELS, reference_only=True)))))
     except _TooSparse:
-        shots = list(_shots(looks(iter_grey(uri, PIXELS))))
-    return _at_frames(shots, fps, analysis_frames(clock.end, fps), picture)
+        shots = list(shots_of(looks(iter_grey(uri, PIXELS))))
+    return at_frames(shots, fps, 0, analysis_frames(clock.end, fps), picture)
 
 
 class _TooSparse(Exception):  # noqa: N818
@@ -161,13 +161,17 @@ def _dense(pictures: Iterable[tuple[float, NDArray[np.uint8]]]) -> Iterator[tupl
         yield time, grey
 
 
-def _shots(seen: Iterable[Look]) -> Iterator[_Shot]:
-    """Each shot's squares, from the looks of a whole video."""
+def shots_of(seen: Iterable[Look], cell: tuple[int, int] | None = None) -> Iterator[Shot]:
+    """Each shot's squares, from the looks of a whole video, the first of which starts a shot.
+
+    Args:
+        cell: row and column of the heat map where the dancer is at the beginning, where that is known.
+    """
     shot: list[Look] = []  # the looks of the piece at hand
     times: list[float] = []
     moves: list[Move] = []
     pieces: list[Sights] = []
-    since, cell, size = 0.0, None, (1, 1)
+    since, size = 0.0, (1, 1)
     for look in chain(seen, [None]):
         if shot and (look is None or look.first or len(shot) == _PIECE):
             sights, cell = sight(np.stack([one.heat for one in shot]), [one.move for one in shot], cell)
@@ -185,7 +189,7 @@ def _shots(seen: Iterable[Look]) -> Iterator[_Shot]:
         shot.append(look)
 
 
-def _shot(since: float, times: list[float], moves: list[Move], pieces: list[Sights], size: tuple[int, int]) -> _Shot:
+def _shot(since: float, times: list[float], moves: list[Move], pieces: list[Sights], size: tuple[int, int]) -> Shot:
     at = np.array(times)
     smoothed = smooth(
         Sights(
@@ -197,16 +201,16 @@ def _shot(since: float, times: list[float], moves: list[Move], pieces: list[Sigh
         size,
     )
     if smoothed is None:
-        return _Shot(since, at, None, None)
+        return Shot(since, at, None, None)
     place, spread = smoothed
     rows, columns = size
     middle = (place + 0.5) / (columns, rows)
-    return _Shot(since, at, middle, np.clip(_SPREADS * spread / min(rows, columns), _SMALLEST, 1))
+    return Shot(since, at, middle, np.clip(_SPREADS * spread / min(rows, columns), _SMALLEST, 1))
 
 
-def _at_frames(shots: list[_Shot], fps: float, count: int, picture: float) -> CropTrack:
-    """Squares at analysis frames. ``picture`` is how long one of the source's is shown, in seconds."""
-    times = np.arange(count) / fps
+def at_frames(shots: list[Shot], fps: float, start: int, stop: int, picture: float) -> CropTrack:
+    """Squares at the analysis frames ``[start, stop)``. ``picture`` is how long one of the source's is shown, in s."""
+    count, times = stop - start, np.arange(start, stop) / fps
     # An analysis frame shows the nearest picture, so a shot starts half a picture before its first one.
     starts = np.array([shot.since - picture / 2 for shot in shots[1:]])
     number = np.searchsorted(starts, times - 1e-6, side="right").astype(np.int32)
@@ -220,4 +224,4 @@ def _at_frames(shots: list[_Shot], fps: float, count: int, picture: float) -> Cr
             center[rows, axis] = np.interp(times[rows], shot.times, shot.middle[:, axis])
         side[rows] = np.interp(times[rows], shot.times, shot.side)
         mover[rows] = True
-    return CropTrack(fps, center, side, mover, number)
+    return CropTrack(fps, center, side, mover, number, first=start)
