@@ -29,8 +29,8 @@ from balletal.features.extractor import Dtype, Weights, check, spec_for
 from balletal.features.store import WHOLE_VIDEO, FeatureStore
 from balletal.features.units import plan_units
 from balletal.video.clips import VideoSegment
-from balletal.video.picture import Crop
 from balletal.video.guard import GuardError, guarded
+from balletal.video.picture import Crop
 from balletal.video.probe import VIDEO_SUFFIXES, VideoInfo, probe
 from workflows.cluster import ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say

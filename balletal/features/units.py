@@ -36,6 +36,12 @@ class UnitFrames:
     flow: NDArray[np.uint8] | None = None
     damage: str | None = None
 
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], spec: FeatureSpec, lead: int = 0, damage: str | None = None) -> "UnitFrames":
+        """With the flow that the spec needs, unless the extractor makes it."""
+        needed = "flow" in spec.streams and not spec.flow.startswith("script:")
+        return cls(pixels, lead, optical_flow(pixels, spec.flow) if needed else None, damage)
+
 
 def plan_units(video_id: str, info: VideoInfo, spec: FeatureSpec) -> Sequence[VideoSegment]:
     """The units of a video. They follow from the arguments alone: a resumed job plans what the killed one planned."""
@@ -77,5 +83,4 @@ def read_unit(
     lead, pixels = first - start, frames.pixels
     if first > 0 and len(pixels) - lead < spec.window:
         return UnitFrames(pixels[:0], damage=frames.damage)
-    flow = optical_flow(pixels, spec.flow) if "flow" in spec.streams and not spec.flow.startswith("script:") else None
-    return UnitFrames(pixels, lead, flow, frames.damage)
+    return UnitFrames.of(pixels, spec, lead, frames.damage)
