@@ -26,9 +26,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from time import perf_counter
+from typing import Literal
 
+import numpy as np
 from fastapi import APIRouter, WebSocket
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
@@ -76,7 +79,8 @@ async def live(socket: WebSocket) -> None:
     line = _Line(socket)
     try:
         try:
-            with _place(socket, here.access.owner(socket), here.limits):
+            socket.state.owner = owner = here.access.owner(socket)
+            with _place(socket, owner, here.limits):
                 await _serve(line, here)
             await socket.close(1000)
         except WebSocketDisconnect:
@@ -125,13 +129,15 @@ class _Line:
 
     async def refuse(self, problem: Problem) -> None:
         """Say what is wrong, and close."""
+        self.socket.state.problem = problem.urn
         said = {"title": problem.title, "status": problem.status, "detail": problem.detail} | problem.more
         await self.send({"type": "error", "problem": f"urn:balletal:{problem.urn}"} | said)
         await self.socket.close(4000 + problem.status, problem.title)
 
     async def receive(self) -> str | bytes:
         try:
-            message = await asyncio.wait_for(self.socket.receive(), SILENCE_S)
+            async with asyncio.timeout(SILENCE_S):  # wait_for may lose a cancellation
+                message = await self.socket.receive()
         except TimeoutError:
             raise Problem(408, "silence", "Silence", f"Nothing came for {SILENCE_S:g} s.") from None
         if message["type"] == "websocket.disconnect":
@@ -149,8 +155,11 @@ async def _serve(line: _Line, here: Context) -> None:
     if model is None:
         raise Problem(404, "not-found", "Not found", "There is no such model.")
 
-    async def features(pixels: Any, clips: int) -> Any:
-        return await here.backend.features(model.id, pixels, clips)
+    async def features(pixels: NDArray[np.uint8], clips: int) -> NDArray[np.float32]:
+        started = perf_counter()
+        made = await here.backend.features(model.id, pixels, clips)
+        here.metrics.stage("features", perf_counter() - started)
+        return made
 
     try:
         session = LiveSession(
