@@ -209,10 +209,10 @@ class _Exchange:
         finally:
             for side in sides:
                 side.cancel()
-            ends = await asyncio.gather(*sides, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            await asyncio.wait(sides)
+        for side in sides:
+            if not side.cancelled() and (error := side.exception()):
+                raise error
 
     async def _read(self) -> None:
         while True:
