@@ -40,6 +40,12 @@ def session(tiny_bundle: TinyBundle) -> Callable[..., LiveSession]:
     return make
 
 
+def look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a look at what is provisional takes."""
+    monkeypatch.setattr(live_session, "PROVISIONAL_S", 0.0)
+    monkeypatch.setattr(live_session, "_SHARE", 1)
+
+
 def pictures(count: int, step_s: float = 0.5, origin_us: int = 0) -> list[Picture]:
     return [Picture(origin_us + round(n * step_s * 1e6), jpeg(n)) for n in range(count)]
 
@@ -83,7 +89,7 @@ def whole(bundle: TinyBundle, sent: list[Picture]) -> pd.DataFrame:
 def test_final_segments_are_those_of_the_whole_video(
     session: Callable[..., LiveSession], tiny_bundle: TinyBundle, origin_us: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_session, "PROVISIONAL_S", 0.0)
+    look_each_time(monkeypatch)
     sent = pictures(320, origin_us=origin_us)
     events = told(session(), [sent[i : i + 40] for i in range(0, 320, 40)])
     found, expected = final(events, origin_us / 1e6), whole(tiny_bundle, sent)
@@ -118,7 +124,7 @@ def test_provisional_segments_come_now_and_then(
 def test_what_did_not_change_is_not_told_again(
     session: Callable[..., LiveSession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_session, "PROVISIONAL_S", 0.0)
+    look_each_time(monkeypatch)
     live, sent = session(), pictures(41)
 
     async def run() -> tuple[int, int]:
@@ -157,7 +163,7 @@ def test_a_session_ends(session: Callable[..., LiveSession], jump_us: int) -> No
 
 def test_memory_does_not_grow(session: Callable[..., LiveSession], monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty minutes of two pictures every three seconds; the model reads 130 s at a time."""
-    monkeypatch.setattr(live_session, "PROVISIONAL_S", 0.0)
+    look_each_time(monkeypatch)
     live, held = session(), []
     sent = pictures(800, step_s=1.5)
     batches = [sent[i : i + 40] for i in range(0, 800, 40)]
