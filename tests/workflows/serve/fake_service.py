@@ -19,6 +19,9 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from workflows.serve import page
 from workflows.serve.data import new_id
+from workflows.serve.limits import Limits
+from workflows.serve.metrics import Metrics
+from workflows.serve.observe import Observed
 from workflows.serve.problems import Problem, install_problems
 
 CREATED = "2026-05-01T12:00:00Z"
@@ -45,6 +48,7 @@ class FakeService:
     contents: dict[str, bytes] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     of_video: dict[str, str] = field(default_factory=dict)
+    previews_pending: int = 0
     pieces: list[tuple[int, int]] = field(default_factory=list)
     live_frames: list[tuple[int, bytes]] = field(default_factory=list)
 
@@ -93,6 +97,7 @@ def fake_app(state: FakeService) -> FastAPI:
     """The routes that the page uses, and the page."""
     app = FastAPI()
     install_problems(app)
+    app.add_middleware(Observed, limits=Limits(), metrics=Metrics())
     app.include_router(page.router)
 
     @app.middleware("http")
@@ -112,8 +117,9 @@ def fake_app(state: FakeService) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         labels = sorted({one[0] for found in state.detections.values() for one in found})
-        offered = [{"name": name, "version": "", "digest": "0" * 64, "labels": labels} for name in state.detections]
-        return {"models": offered, "default": offered[0]["name"]}
+        names = [model.split("@") for model in state.detections]
+        offered = [{"name": name, "version": v, "digest": "0" * 64, "labels": labels} for name, v in names]
+        return {"models": offered, "default": next(iter(state.detections))}
 
     _uploads(app, state)
     _videos(app, state)
@@ -174,9 +180,12 @@ def _videos(app: FastAPI, state: FakeService) -> None:
         _found(state.videos, video_id)
         del state.videos[video_id]
 
-    @app.get("/v1/videos/{video_id}/content")
+    @app.api_route("/v1/videos/{video_id}/content", methods=["GET", "HEAD"])
     async def content(video_id: str, request: Request) -> Response:
         data = _found(state.contents, video_id)
+        if state.previews_pending:
+            state.previews_pending -= 1
+            raise Problem(503, "not-ready", "Preview not ready", "Try again later.")
         first, _, last = request.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
         start, end = int(first), min(int(last or len(data)), len(data) - 1)
         headers = {"Content-Range": f"bytes {start}-{end}/{len(data)}", "Accept-Ranges": "bytes"}
@@ -218,10 +227,12 @@ def _jobs(app: FastAPI, state: FakeService) -> None:
         return {"segments": shown, "next_page_token": str(page_token + size) if more else None}
 
     @app.get("/v1/jobs/{job_id}/export")
-    async def export(job_id: str, format: str) -> Response:
+    async def export(job_id: str, format: str, model: str, video_id: str, min_score: float) -> Response:
         _found(state.jobs, job_id)
+        found = [one for one in state.segments(job_id) if one["model"] == model and one["video_id"] == video_id]
+        kept = [one for one in found if one["score"] >= min_score]
         headers = {"Content-Disposition": f'attachment; filename="steps.{format}"'}
-        return Response(json.dumps(state.segments(job_id)), media_type="text/plain", headers=headers)
+        return Response(json.dumps(kept), media_type="text/plain", headers=headers)
 
 
 async def _life(state: FakeService, job: dict[str, Any]) -> AsyncIterator[str]:

@@ -1,10 +1,12 @@
 """The page in a browser, against a service in memory."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -37,7 +39,7 @@ def browser(require: Callable) -> Iterator[Any]:
 
 @pytest.fixture
 def state() -> FakeService:
-    return FakeService({"lstm": list(STEPS), "cnn": list(OTHERS)})
+    return FakeService({"lstm@1": list(STEPS), "cnn@2": list(OTHERS)})
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def seconds(tab: Any) -> float:
     return tab.evaluate("document.querySelector('video').currentTime")
 
 
-def open_video(tab: Any, service: str, state: FakeService, video: Path, models: tuple[str, ...] = ("lstm",)) -> str:
+def open_video(tab: Any, service: str, state: FakeService, video: Path, models: tuple[str, ...] = ("lstm@1",)) -> str:
     """A video whose steps are found already, opened."""
     video_id = state.add_video("class.mp4", video.read_bytes())
     state.add_job(video_id, list(models), "succeeded")
@@ -120,16 +122,17 @@ def test_from_a_file_to_its_timeline(tab: Any, service: str, state: FakeService,
     assert tab.get_by_label("Steps of").input_value() == "cnn"
 
     tab.get_by_text("Save the steps as a file").click()
-    links = tab.locator(".formats a").all()
-    found = [
-        re.search(r"/v1/jobs/(\w+)/export\?format=([\w-]+)$", link.get_attribute("href")).groups() for link in links
-    ]
-    formats = {"json", "csv", "activitynet", "eaf", "vtt", "srt", "otio", "label-studio"}
-    assert {name for _, name in found} == formats
-    assert {job for job, _ in found} == set(state.jobs)
+    links = [link.get_attribute("href") for link in tab.locator(".formats a").all()]
+    job_id = next(iter(state.jobs))
+    assert {urlsplit(link).path for link in links} == {f"/v1/jobs/{job_id}/export"}
+    asked = [dict(parse_qsl(urlsplit(link).query)) for link in links]
+    formats = ["csv", "eaf", "vtt", "srt", "otio", "json", "activitynet", "label-studio"]
+    assert [(one["format"], one["model"]) for one in asked] == [(f, m) for m in ("lstm@1", "cnn@2") for f in formats]
     with tab.expect_download() as download:
-        links[0].click()
-    assert download.value.suggested_filename == "steps.csv"
+        tab.get_by_role("link", name="JSON").first.click()
+    assert download.value.suggested_filename == "steps.json"
+    saved = json.loads(download.value.path().read_text())
+    assert [(one["label"], one["score"]) for one in saved] == [("Pirouette", 0.9), ("Courus", 0.6)]
 
 
 def test_a_reload_in_the_middle_of_an_upload(tab: Any, service: str, state: FakeService, video: Path) -> None:
@@ -279,11 +282,22 @@ def test_annotations_of_the_users_own(tab: Any, service: str, state: FakeService
         tab.get_by_text("no steps").wait_for()
 
 
+def test_a_video_that_browsers_do_not_play(tab: Any, service: str, state: FakeService, video: Path) -> None:
+    video_id = state.add_video("class.avi", video.read_bytes())
+    state.videos[video_id] |= {"playable": False, "warnings": ["The file ends early."]}
+    state.previews_pending = 1
+    tab.goto(f"{service}/#/videos/{video_id}")
+    tab.get_by_text("A copy that browsers can play").wait_for()
+    tab.get_by_text("The file ends early.").wait_for()
+    assert seconds(tab) == 0
+    assert tab.get_by_text("A copy that browsers can play").count() == 0
+
+
 def test_names_and_labels_of_others_stay_text(tab: Any, service: str, state: FakeService, video: Path) -> None:
     label = "<img src=x onerror=alert(1)>"
-    state.detections["lstm"] = [(label, 0.5, 1.0, 0.9)]
+    state.detections["lstm@1"] = [(label, 0.5, 1.0, 0.9)]
     video_id = state.add_video("<script>alert(2)</script>.mp4", video.read_bytes())
-    state.add_job(video_id, ["lstm"], "succeeded")
+    state.add_job(video_id, ["lstm@1"], "succeeded")
     tab.goto(service)
     tab.get_by_role("link", name="<script>alert(2)</script>.mp4").click()
     tab.locator(".list button").first.wait_for()
@@ -367,7 +381,7 @@ def test_live(tab: Any, service: str, state: FakeService) -> None:
 
 def test_a_phone_needs_no_scrolling_sideways(tab: Any, service: str, state: FakeService, video: Path) -> None:
     tab.set_viewport_size({"width": 360, "height": 740})
-    video_id = open_video(tab, service, state, video, ("lstm", "cnn"))
+    video_id = open_video(tab, service, state, video, ("lstm@1", "cnn@2"))
     state.videos[video_id]["name"] = "a-very-long-name-without-any-blank-" * 5
     for place, there in (("#/live", "Start the camera"), ("#/", "Your videos"), (f"#/videos/{video_id}", "2 steps")):
         tab.goto(f"{service}/{place}")

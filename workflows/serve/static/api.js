@@ -22,6 +22,7 @@ const WORDS = {
   "not-ready": ["The service is still starting.", "Try again in a minute."],
   "conflict": ["This cannot be done now.", "Reload the page to see how things stand."],
   "bad-parameters": ["The service did not understand the request.", "Reload the page and try again."],
+  "silence": ["The connection stood still for too long.", "Check the network, then start again."],
   "spec-mismatch": ["This model cannot read these features.", "Choose another model."],
   "internal": ["Something failed inside the service.", "Try again. If it fails again, give the request id below to whoever runs the service."],
 };

@@ -1,7 +1,7 @@
 // The first page: a new video, uploads to finish, the videos that are here.
 import { all, call } from "./api.js";
 import { confirmed, date, make, size, template, wait } from "./dom.js";
-import { STATUS_WORDS, finished, start, videosOf } from "./job.js";
+import { STATUS_WORDS, finished, jobs, start, videosOf } from "./job.js";
 import { choices } from "./models.js";
 import { say, tell } from "./problems.js";
 import { clock } from "./timeline.js";
@@ -19,6 +19,10 @@ export function home(main) {
   }
   function take(picked) {
     if (!picked || sending) return;
+    if (!picked.size) {
+      page.facts.textContent = "This file is empty. Choose another one.";
+      return;
+    }
     file = picked;
     page.name.textContent = file.name;
     page.facts.textContent = `${size(file.size)} · choose another one`;
@@ -86,10 +90,10 @@ export function home(main) {
   page.stop.addEventListener("click", () => sending?.abort());
 
   async function drawVideos() {
-    const [videos, jobs] = await Promise.all([all("/v1/videos", "videos"), all("/v1/jobs", "jobs")]);
+    const [videos, known] = await Promise.all([all("/v1/videos?limit=1000", "videos"), jobs()]);
     const newest = new Map(); // video -> its newest job
     const several = []; // jobs over several videos, or over other places
-    for (const job of jobs.sort((a, b) => a.created.localeCompare(b.created))) {
+    for (const job of known.reverse()) {
       const ids = job.inputs === 1 ? await videosOf(job) : [];
       if (ids.length === 1) newest.set(ids[0], job);
       else several.push(job);

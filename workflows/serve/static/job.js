@@ -20,32 +20,43 @@ const remembered = () => {
   }
 };
 
+// Videos of a job; no route tells them, but the page knows what it started and what it has seen.
+function remember(job, ids) {
+  localStorage.setItem(KEY, JSON.stringify({ ...remembered(), [job.id]: ids.slice(0, 100) }));
+}
+
 /** Start a job over a video. The same key for the same wish: a second click or a lost answer makes no second job. */
 export async function start(videoId, models, key = randomKey()) {
   const json = { inputs: [{ video_id: videoId }], models };
   const job = await call("/v1/jobs", { method: "POST", json, headers: { "Idempotency-Key": key } });
-  localStorage.setItem(KEY, JSON.stringify({ ...remembered(), [job.id]: videoId }));
+  remember(job, [videoId]);
   return job;
 }
 // crypto.randomUUID is for https and localhost only.
 const randomKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** Videos of a job: known from its start on this page, else from its results. */
-export async function videosOf(job) {
+/** Videos of a job: known from its start on this page, else from its results; those of many inputs only if `many`. */
+export async function videosOf(job, many = false) {
   const known = remembered()[job.id];
-  if (known) return [known];
-  if (!useful(job)) return [];
-  return [...new Set((await results(job)).map((segment) => segment.video_id))];
+  if (known) return known;
+  if (!useful(job) || (job.inputs > 1 && !many)) return [];
+  const found = job.inputs > 1 ? await results(job) : (await call(`/v1/jobs/${job.id}/results?limit=1`)).segments;
+  const ids = [...new Set(found.map((segment) => segment.video_id))];
+  if (ids.length) remember(job, ids);
+  return ids;
 }
 
+/** Every job of the user, newest first. */
+export const jobs = async () => (await all("/v1/jobs?limit=100", "jobs")).sort((a, b) => b.created.localeCompare(a.created));
+
 /** Every detection of a finished job. */
-export const results = (job) => all(`/v1/jobs/${job.id}/results?limit=1000`, "segments");
+export const results = (job) => all(`/v1/jobs/${job.id}/results?limit=10000`, "segments");
 
 /** The jobs of a video, newest first. */
 export async function jobsOf(videoId) {
-  const jobs = (await all("/v1/jobs", "jobs")).sort((a, b) => b.created.localeCompare(a.created));
-  const owners = await Promise.all(jobs.map(videosOf));
-  return jobs.filter((_, i) => owners[i].includes(videoId));
+  const found = await jobs();
+  const theirs = await Promise.all(found.map((job) => videosOf(job)));
+  return found.filter((_, i) => theirs[i].includes(videoId));
 }
 
 /**

@@ -5,8 +5,7 @@ import { address, models } from "./models.js";
 import { tell } from "./problems.js";
 import { describe, mount } from "./timeline.js";
 
-const WIDTH = 480, FPS = 25, WINDOW = 30, KEPT = 600; // pixels, pictures a second, seconds shown, seconds kept
-const CLOSED = { 4401: new Problem(401, "unauthenticated"), 4403: new Problem(403, "forbidden-origin"), 4408: new Problem(408, "busy"), 4429: new Problem(429, "quota") };
+const WIDTH = 480, FPS = 25, WINDOW = 30, KEPT = 600, LEAST = 0.3; // pixels, pictures a second, seconds shown, seconds kept, score
 
 /** The bytes of a frame: its time in microseconds (big-endian, 8 bytes), then the JPEG. */
 export async function frameBytes(seconds, jpeg) {
@@ -61,10 +60,10 @@ export function live(main) {
     canvas.height = 2 * Math.round((WIDTH * page.video.videoHeight) / page.video.videoWidth / 2);
     page.legend.replaceChildren(...[...classes].map(([label, look]) => make("span", {}, mark(look), make("span", {}, label))));
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/live`);
-    let credits = 0, last = -1, busy = false, ended = false, delay = null, lost = 0;
+    let credits = 0, last = -1, busy = false, ended = false, delay = null, lost = 0, refused = false;
     const now = () => (performance.now() - began) / 1000;
 
-    socket.addEventListener("open", () => socket.send(JSON.stringify({ type: "hello", model: address(model), width: canvas.width, height: canvas.height, fps: FPS })));
+    socket.addEventListener("open", () => socket.send(JSON.stringify({ type: "hello", model: address(model), width: canvas.width, height: canvas.height, fps: FPS, min_score: LEAST })));
     const hear = {
       ready: (message) => { credits = message.credits; delay = message.delay_s; },
       credit: ({ n }) => { credits += n; },
@@ -73,7 +72,10 @@ export function live(main) {
         else segments.set(segment.id, segment);
       },
       dropped: ({ count }) => { lost += count; },
-      error: (problem) => tell(page.problem, new Problem(problem.status ?? 400, (problem.problem ?? problem.urn ?? "busy").split(":").at(-1), problem)),
+      error: (said) => {
+        refused = true;
+        tell(page.problem, new Problem(said.status, said.problem.split(":").at(-1), said));
+      },
       done: () => end(),
     };
     socket.addEventListener("message", ({ data }) => {
@@ -81,7 +83,7 @@ export function live(main) {
       hear[message.type]?.(message);
     });
     socket.addEventListener("close", ({ code }) => {
-      if (!ended && code !== 1000) tell(page.problem, CLOSED[code] ?? new Problem(0, "offline"));
+      if (!ended && !refused && code !== 1000) tell(page.problem, new Problem(0, "offline"));
       end();
     });
 
@@ -106,7 +108,7 @@ export function live(main) {
       view.update({ duration: Math.max(t, WINDOW), classes, tracks: [{ name: model.name, segments: [...segments.values()] }] });
       view.zoom(t - WINDOW, Math.max(t, WINDOW));
       view.setTime(t);
-      const late = lost ? ` ${lost} pictures came too fast and were left out.` : "";
+      const late = lost ? ` ${lost} pictures were left out.` : "";
       page.told.textContent = delay === null ? "Connecting …" : `Live. A step is final about ${delay.toFixed(1)} s after it ends.${late}`;
     }, 250);
 

@@ -12,6 +12,12 @@ export async function models() {
 
 export const address = (model) => (model.version ? `${model.name}@${model.version}` : model.name);
 
+/** "lstm@2" -> "lstm", where no other of the names is so. */
+export function short(id, ids) {
+  const name = id.split("@")[0];
+  return ids.filter((other) => other.split("@")[0] === name).length === 1 ? name : id;
+}
+
 /** Fill `place` with one box a model; gives a function that tells the chosen ones. */
 export async function choices(place) {
   const { models: found, default: usual } = await models();

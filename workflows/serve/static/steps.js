@@ -3,7 +3,7 @@ import { clock } from "./timeline.js";
 import { make, mark } from "./dom.js";
 
 /**
- * Filters and list over tracks. `onChange(tracks)` hears of the tracks that are left, `onChoose(segment)` of a choice.
+ * Filters and list over tracks. `onChange(tracks, least)` hears of the tracks that are left and the lowest score, `onChoose(segment)` of a choice.
  * `parts` are the page's elements: score, least, legend, track, list, count.
  */
 export function steps(parts, { onChange, onChoose }) {
@@ -25,7 +25,7 @@ export function steps(parts, { onChange, onChoose }) {
     parts.count.textContent = count === 1 ? "1 step" : `${count} steps`;
     nothing.textContent = rows.length ? "None so sure, or of a step that is shown. Move the slider to the left to see weaker guesses." : "No steps were found.";
     nothing.hidden = count > 0;
-    onChange(shown());
+    onChange(shown(), least);
   }
 
   function list() {

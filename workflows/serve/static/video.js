@@ -2,14 +2,14 @@
 import { call } from "./api.js";
 import { confirmed, make, size, template } from "./dom.js";
 import { finished, follow, jobsOf, results, start, useful, videosOf } from "./job.js";
-import { choices } from "./models.js";
+import { choices, short } from "./models.js";
 import { SPEEDS, player } from "./player.js";
 import { say, tell } from "./problems.js";
 import { steps } from "./steps.js";
 import { clock, describe, mount } from "./timeline.js";
 import { parseTruth } from "./truth.js";
 
-const TRUTH = "your annotations";
+const TRUTH = "your annotations", PREVIEW_MS = 2000;
 const FORMATS = [["csv", "CSV", "a table, for spreadsheets"], ["eaf", "EAF", "for ELAN"], ["vtt", "WebVTT", "subtitles"], ["srt", "SRT", "subtitles"],
   ["otio", "OTIO", "for video editors"], ["json", "JSON", "everything, for programs"], ["activitynet", "ActivityNet", "for research"], ["label-studio", "Label Studio", "to correct by hand"]];
 
@@ -20,7 +20,7 @@ export function jobView(main, id) {
   main.append(make("p", { class: "soft" }, make("a", { href: "#/" }, "← All videos")), problem);
   async function look() {
     const job = await call(`/v1/jobs/${id}`);
-    const ids = await videosOf(job);
+    const ids = await videosOf(job, true);
     if (gone) return;
     if (ids.length === 1) return void location.replace(`#/videos/${ids[0]}`);
     release = follow(main, job, () => { release?.(); look().catch((error) => tell(problem, error)); });
@@ -29,15 +29,18 @@ export function jobView(main, id) {
       const name = await call(`/v1/videos/${video}`).then((found) => found.name).catch(() => null);
       return make("li", { class: "row" }, name === null ? make("span", {}, video) : make("a", { href: `#/videos/${video}` }, make("strong", {}, name)));
     }))));
-    if (useful(job)) main.append(make("h2", {}, "Save the steps as a file"), exportLinks(job));
+    if (useful(job)) main.append(make("h2", {}, "Save the steps as a file"), exportLinks(job.models.map((model) => ({ job, model, name: short(model, job.models) })), {}));
   }
   look().catch((error) => tell(problem, error));
   return () => { gone = true; release?.(); };
 }
 
-function exportLinks(job) {
-  return make("ul", { class: "plain formats" }, ...FORMATS.map(([format, name, purpose]) =>
-    make("li", {}, make("a", { href: `/v1/jobs/${job.id}/export?format=${format}`, download: true }, name), make("span", { class: "soft" }, ` ${purpose}`))));
+// Links of each track {job, model, name} to each format; `query` narrows what is saved.
+function exportLinks(tracks, query) {
+  return make("div", {}, ...tracks.map(({ job, model, name: track }) => make("div", {}, tracks.length > 1 ? make("h3", {}, track) : null,
+    make("ul", { class: "plain formats" }, ...FORMATS.map(([format, name, purpose]) => make("li", {},
+      make("a", { href: `/v1/jobs/${job.id}/export?${new URLSearchParams({ format, model, ...query })}`, download: true }, name),
+      make("span", { class: "soft" }, ` ${purpose}`)))))));
 }
 
 export function videoView(main, id) {
@@ -68,10 +71,10 @@ export function videoView(main, id) {
     page.video.addEventListener("error", () => {
       if (page.video.getAttribute("src")) page.now.textContent = "The browser cannot play this video. The timeline below works without it.";
     });
-    page.video.src = `/v1/videos/${id}/content`;
+    show();
     play = player(page.video, { fps: video.fps, onTime });
     view = mount(page.timeline, { duration: video.duration, tracks: [], onSeek: (t) => play.seek(t), onSelect: choose });
-    list = steps(page, { onChange: (tracks) => view.update({ tracks }), onChoose: (segment) => choose(segment) });
+    list = steps(page, { onChange, onChoose: (segment) => choose(segment) });
     page.speed.append(...SPEEDS.map((speed) => make("option", { value: String(speed), selected: speed === 1 }, `${speed} ×`)));
     page.speed.addEventListener("change", () => { play.speed = Number(page.speed.value); });
     const acts = { play: () => play.toggle(), before: () => jump(-1), after: () => jump(1), back: () => play.frame(-1), forth: () => play.frame(1), loop: repeat, help };
@@ -86,12 +89,29 @@ export function videoView(main, id) {
     onTime(0);
   }
 
+  // A video that browsers do not play is answered by a copy that they do, once there is one.
+  async function show() {
+    const place = `/v1/videos/${id}/content`;
+    while (!video.playable && !gone) {
+      page.now.textContent = "A copy that browsers can play is being made. This takes a moment.";
+      const ready = await call(place, { method: "HEAD" }).catch((problem) => problem);
+      if (ready.status !== 503) break;
+      await new Promise((resolve) => setTimeout(resolve, PREVIEW_MS));
+    }
+    if (!gone) page.video.src = place;
+  }
+  function onChange(tracks, least) {
+    view.update({ tracks });
+    page.saved.textContent = least ? `Only steps that are at least ${Math.round(100 * least)} % sure, as the slider says.` : "";
+    page.formats.replaceChildren(exportLinks(found, { video_id: id, min_score: least }));
+  }
+
   function onTime(t) {
     page.clock.textContent = `${clock(t)} of ${clock(video.duration)}`;
     view?.setTime(t, !page.video.paused);
     const here = list?.at(t) ?? null;
     list?.mark(here);
-    if (!page.video.error) page.now.textContent = here ? here.label : "\u00a0";
+    if (page.video.readyState) page.now.textContent = here ? here.label : "\u00a0";
   }
   function choose(segment, track = null) {
     if (track !== null) list.pick(track);
@@ -137,12 +157,11 @@ export function videoView(main, id) {
     for (const job of jobs.filter(useful)) {
       if (job.models.every((model) => tracks.has(model))) continue; // newer answers of the same models are there
       const segments = (await results(job)).filter((segment) => segment.video_id === id);
-      for (const model of job.models) if (!tracks.has(model)) tracks.set(model, segments.filter((segment) => segment.model === model));
+      for (const model of job.models)
+        if (!tracks.has(model)) tracks.set(model, { job, model, segments: segments.filter((segment) => segment.model === model) });
     }
     if (gone) return;
-    found = [...tracks].map(([model, segments]) => ({ name: model, segments }));
-    const last = jobs.find(useful);
-    if (last) page.formats.replaceChildren(exportLinks(last));
+    found = [...tracks.values()].map((track) => ({ ...track, name: short(track.model, [...tracks.keys()]) }));
     page.again.open = !jobs.length;
     draw();
   }
