@@ -8,7 +8,7 @@ import { make, mark } from "./dom.js";
  */
 export function steps(parts, { onChange, onChoose }) {
   const hidden = new Set(), nothing = make("li", { class: "soft" });
-  let tracks = [], classes = new Map(), least = 0, rows = [], current = null, touched = false;
+  let tracks = [], classes = new Map(), least = 0, rows = [], current = null, touched = false, waiting = null;
 
   const passes = (segment) => !hidden.has(segment.label) && (segment.score === undefined || segment.score >= least);
   const shown = () => tracks.map((track) => ({ ...track, segments: track.segments.filter(passes) }));
@@ -55,7 +55,11 @@ export function steps(parts, { onChange, onChoose }) {
   parts.score.addEventListener("input", () => {
     touched = true;
     least = Number(parts.score.value) / 100;
-    apply();
+    // Drawing thousands of steps takes longer than the slider's next move.
+    waiting ??= requestAnimationFrame(() => {
+      waiting = null;
+      apply();
+    });
   });
   parts.track.addEventListener("change", list);
 
