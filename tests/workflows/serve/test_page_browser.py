@@ -213,6 +213,7 @@ def test_keys(tab: Any, service: str, state: FakeService, video: Path) -> None:
     press("n")
     press("l")
     assert tab.get_by_role("button", name="Repeat step").get_attribute("aria-pressed") == "true"
+    assert tab.locator('.timeline rect[stroke-dasharray="4 3"]').count() == 1
     # It comes round: the time falls though the video plays.
     tab.evaluate(TURNS)
     tab.wait_for_function("() => turns >= 2")

@@ -9,6 +9,7 @@ let release = null;
 
 function show() {
   const [, name, id] = location.hash.match(/^#\/(\w*)\/?([0-9a-f]*)$/) ?? [];
+  if (release) main.focus(); // those who hear the page begin at its new content
   release?.();
   main.replaceChildren();
   document.title = "balletal";

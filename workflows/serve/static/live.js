@@ -1,6 +1,6 @@
 // The camera: JPEG pictures to the service as fast as it grants credits, segments back onto a rolling timeline.
 import { Problem } from "./api.js";
-import { make, mark, template } from "./dom.js";
+import { make, mark, template, wait } from "./dom.js";
 import { address, models } from "./models.js";
 import { tell } from "./problems.js";
 import { describe, mount } from "./timeline.js";
@@ -109,7 +109,7 @@ export function live(main) {
       view.zoom(t - WINDOW, Math.max(t, WINDOW));
       view.setTime(t);
       const late = lost ? ` ${lost} pictures were left out.` : "";
-      page.told.textContent = delay === null ? "Connecting …" : `Live. A step is final about ${delay.toFixed(1)} s after it ends.${late}`;
+      page.told.textContent = delay === null ? "Connecting …" : `Live. A step is final ${delay < 10 ? `about ${delay.toFixed(1)} s` : wait(delay)} after it ends.${late}`;
     }, 250);
 
     function end() {
