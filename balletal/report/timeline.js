@@ -1,16 +1,19 @@
 // A timeline of labelled segments as SVG: one row a track, time in seconds. No dependency, no stylesheet needed.
 //
 //   const view = mount(element, { duration, tracks: [{ name, segments: [{ label, start, end, score }] }], onSeek });
-//   view.setTime(seconds); view.zoom(from, to); view.highlight(label | null); view.destroy();
+//   view.setTime(seconds, follow); view.zoom(from, to); view.scale(factor); view.highlight(label | null);
+//   view.setRange(start | null, end); view.update({ duration, tracks, classes }); view.destroy();
 //
 // Mouse: hover reads a segment, a click seeks, Ctrl + wheel zooms, drag or wheel sideways pans.
 // Keys on a segment: left/right next one, up/down other track, Enter seeks, + and - zoom, 0 shows all.
-// `classes` (optional, from `describe`) keeps colours and codes equal over several timelines.
+// `classes` (optional, from `describe`) keeps colours and codes equal over several timelines. `onSelect` (optional) is
+// told of the segment and the name of its track where a click or Enter meets one; `onSeek` then hears of the rest.
+// A segment with `state: "provisional"` is drawn as an outline. On a narrow page the names stand above their tracks.
 
 const COLOURS = ["#e3a64a", "#6aa3d8", "#dd7f8c", "#74b88c", "#ab8fd0", "#c7a784",
   "#54b5b3", "#e5935f", "#95a7ba", "#c9bf55", "#d792c4", "#8796e3"];
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
-const GUTTER = 128, LANE = 17, GAP = 7, AXIS = 22, LANES = 5;
+const GUTTER = 128, LANE = 17, GAP = 7, AXIS = 22, LANES = 5, NARROW = 520, HEADING = 18;
 
 /** Label -> {colour, code}: a fill that carries dark text, and two letters that read without colour. */
 export function describe(labels) {
@@ -45,15 +48,20 @@ function lanesOf(segments) {
   });
 }
 
-export function mount(element, { duration, tracks, onSeek = null, classes = null }) {
-  const total = Math.max(duration, 1e-3);
-  const rows = tracks.map(({ name, segments }) => {
+// Tracks as they are drawn: segments in order, each with its lane.
+function rowsOf(tracks) {
+  return tracks.map(({ name, segments }) => {
     const sorted = [...segments].sort((a, b) => a.start - b.start || a.end - b.end);
     const lanes = lanesOf(sorted);
-    return { name, segments: sorted, lanes, height: LANE * (Math.max(0, ...lanes) + 1) };
+    return { name, segments: sorted, lanes, height: LANE * (lanes.reduce((a, b) => Math.max(a, b), 0) + 1) };
   });
+}
+
+export function mount(element, { duration, tracks, onSeek = null, onSelect = null, classes = null }) {
+  let total = Math.max(duration, 1e-3), rows = rowsOf(tracks);
   classes ??= describe([...new Set(rows.flatMap((r) => r.segments.map((s) => s.label)))].sort());
-  let from = 0, to = total, time = null, lit = null, active = null, drag = null, width = 0;
+  let from = 0, to = total, time = null, range = null, lit = null, active = null, drag = null;
+  let width = 0, gutter = GUTTER, bottom = 0, playhead = null;
 
   const node = (name, attributes = {}, text = null) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -80,10 +88,10 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
   svg.style.touchAction = "pan-y";
   element.replaceChildren(bar, svg);
 
-  const x = (t) => Math.round(10 * (GUTTER + ((t - from) / (to - from)) * (width - GUTTER))) / 10;
+  const x = (t) => Math.round(10 * (gutter + ((t - from) / (to - from)) * (width - gutter))) / 10;
   const timeAt = (event) =>
     Math.min(to, Math.max(from,
-      from + ((event.clientX - svg.getBoundingClientRect().left - GUTTER) / (width - GUTTER)) * (to - from)));
+      from + ((event.clientX - svg.getBoundingClientRect().left - gutter) / (width - gutter)) * (to - from)));
   const tell = (s) => `${s.label} · ${clock(s.start)} – ${clock(s.end)}` +
     (s.score === undefined || s.score === null ? "" : ` · score ${s.score.toFixed(2)}`);
 
@@ -99,54 +107,75 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
 
   function draw() {
     width = Math.max(svg.getBoundingClientRect().width || element.clientWidth, GUTTER + 80);
+    gutter = width < NARROW ? 0 : GUTTER;
+    const heading = gutter ? 0 : HEADING;
     const hadFocus = svg.contains(document.activeElement);
-    const height = rows.reduce((sum, r) => sum + r.height + GAP, 0) + AXIS;
+    const height = rows.reduce((sum, r) => sum + heading + r.height + GAP, 0) + AXIS;
     svg.setAttribute("height", height);
     svg.replaceChildren();
     if (active && (active.end < from || active.start > to)) active = null;
-    const bottom = height - AXIS;
-    const step = STEPS.find((s) => (s / (to - from)) * (width - GUTTER) >= 64) ?? 7200;
+    bottom = height - AXIS;
+    const step = STEPS.find((s) => (s / (to - from)) * (width - gutter) >= 64) ?? 7200;
     for (let n = Math.ceil(from / step - 1e-9); n * step <= to + 1e-9; n++) {
       svg.append(node("line", { x1: x(n * step), x2: x(n * step), y1: 0, y2: bottom, stroke: "currentColor", "stroke-opacity": 0.1 }));
-      const last = x(n * step) > width - 30;
-      svg.append(node("text", { x: x(n * step), y: height - 6, "text-anchor": last ? "end" : "middle", fill: "currentColor",
+      const place = x(n * step) > width - 30 ? "end" : x(n * step) < 20 ? "start" : "middle";
+      svg.append(node("text", { x: x(n * step), y: height - 6, "text-anchor": place, fill: "currentColor",
         "fill-opacity": 0.6, "font-size": 11 }, clock(n * step, step < 1 ? 1 : 0)));
     }
     let y = 0;
     for (const row of rows) {
       const group = node("g", { role: "group", "aria-label": `Track ${row.name}` });
-      const title = row.name.length > 19 ? `${row.name.slice(0, 18)}…` : row.name;
-      const name = node("text", { x: GUTTER - 12, y: y + 12.5, "text-anchor": "end", fill: "currentColor" }, title);
+      const most = gutter ? 19 : 40;
+      const title = row.name.length > most ? `${row.name.slice(0, most - 1)}…` : row.name;
+      const place = gutter ? { x: gutter - 12, "text-anchor": "end" } : { x: 0 };
+      const name = node("text", { ...place, y: y + 13, fill: "currentColor" }, title);
       name.append(node("title", {}, row.name));
-      group.append(name, node("rect", { x: GUTTER, y, width: width - GUTTER, height: row.height, rx: 3, fill: "currentColor", "fill-opacity": 0.045 }));
+      y += heading;
+      group.append(name, node("rect", { x: gutter, y, width: width - gutter, height: row.height, rx: 3, fill: "currentColor", "fill-opacity": 0.045 }));
       row.segments.forEach((segment, i) => {
         if (segment.end >= from && segment.start <= to) group.append(segmentNode(row, segment, y + row.lanes[i] * LANE));
       });
       svg.append(group);
       y += row.height + GAP;
     }
-    if (time !== null && time >= from && time <= to)
-      svg.append(node("line", { x1: x(time), x2: x(time), y1: 0, y2: bottom, stroke: "currentColor", "stroke-width": 1.5 }));
+    if (range && range[1] > from && range[0] < to) {
+      const left = Math.max(x(range[0]), gutter), right = Math.min(x(range[1]), width);
+      svg.append(node("rect", { x: left, y: 1, width: right - left, height: bottom - 2, rx: 3, fill: "currentColor",
+        "fill-opacity": 0.06, stroke: "currentColor", "stroke-dasharray": "4 3", "pointer-events": "none" }));
+    }
+    playhead = node("line", { stroke: "currentColor", "stroke-width": 1.5, "pointer-events": "none" });
+    svg.append(playhead);
+    drawTime();
     if (hadFocus) svg.querySelector('[tabindex="0"]')?.focus({ preventScroll: true });
+  }
+
+  function drawTime() {
+    const seen = time !== null && time >= from && time <= to;
+    for (const [key, value] of Object.entries({ x1: seen ? x(time) : 0, x2: seen ? x(time) : 0, y1: 0, y2: seen ? bottom : 0 }))
+      playhead.setAttribute(key, value);
   }
 
   function segmentNode(row, segment, y) {
     const { colour, code } = classes.get(segment.label) ?? { colour: "#999", code: "?" };
-    const left = Math.max(x(segment.start), GUTTER), right = Math.min(x(segment.end), width);
+    const left = Math.max(x(segment.start), gutter), right = Math.min(x(segment.end), width);
     const wide = Math.max(right - left - 1, 2);
     active ??= segment;
     const g = node("g", { role: "button", tabindex: segment === active ? 0 : -1, "aria-label": `${row.name}: ${tell(segment)}`,
       opacity: lit !== null && lit !== segment.label ? 0.15 : 1 });
     g.style.cursor = "pointer";
     g.style.outline = "none";
+    const provisional = segment.state === "provisional";
     const box = node("rect", { x: left, y: y + 1, width: wide, height: LANE - 2, rx: 2.5, fill: colour,
-      "fill-opacity": segment.score === undefined ? 1 : 0.6 + 0.4 * segment.score });
+      "fill-opacity": provisional ? 0.2 : segment.score === undefined ? 1 : 0.6 + 0.4 * segment.score });
+    const outline = provisional ? { stroke: colour, "stroke-width": 1, "stroke-dasharray": "3 2" } : { stroke: "none", "stroke-width": 0 };
+    const dress = (look) => { for (const [key, value] of Object.entries(look)) box.setAttribute(key, value); };
+    dress(outline);
     g.append(node("title", {}, tell(segment)), box);
     // The name, or its code, or its code on its side: whatever fits.
     const text = wide > segment.label.length * 6.2 + 8 ? segment.label : wide > 8.5 ? code : "";
     const middle = left + wide / 2, upright = wide > 18;
     const place = upright ? { x: middle, y: y + 12 } : { transform: `translate(${middle + 3} ${y + LANE / 2}) rotate(-90)` };
-    if (text) g.append(node("text", { ...place, "text-anchor": "middle", "font-size": upright ? 10.5 : 9, fill: "#16181c",
+    if (text) g.append(node("text", { ...place, "text-anchor": "middle", "font-size": upright ? 10.5 : 9, fill: provisional ? "currentColor" : "#16181c",
       "pointer-events": "none" }, text));
     const show = () => { readout.textContent = `${row.name}: ${tell(segment)}`; };
     g.addEventListener("pointerenter", show);
@@ -156,11 +185,11 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
         g.setAttribute("tabindex", 0);
         active = segment;
       }
-      box.setAttribute("stroke", "currentColor");
-      box.setAttribute("stroke-width", 2);
+      dress({ stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": "none" });
       show();
     });
-    g.addEventListener("blur", () => box.removeAttribute("stroke"));
+    g.addEventListener("blur", () => dress(outline));
+    g.addEventListener("click", () => { if (onSelect) select(segment, row.name); });
     return g;
   }
 
@@ -168,6 +197,12 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
     time = t;
     draw();
     onSeek?.(t);
+  }
+
+  function select(segment, track) {
+    if (!onSelect) return seek(segment.start);
+    active = segment;
+    onSelect(segment, track);
   }
 
   function go(segment) {
@@ -189,7 +224,7 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
     const acts = {
       ArrowLeft: () => go(here[Math.max(i - 1, 0)]), ArrowRight: () => go(here[Math.min(i + 1, span)]),
       Home: () => go(here[0]), End: () => go(here[span]), ArrowUp: () => vertical(-1), ArrowDown: () => vertical(1),
-      Enter: () => seek(active.start), " ": () => seek(active.start), "+": () => scale(0.5), "=": () => scale(0.5),
+      Enter: () => select(active, rows[at].name), " ": () => select(active, rows[at].name), "+": () => scale(0.5), "=": () => scale(0.5),
       "-": () => scale(2), 0: () => zoom(0, total),
     };
     if (acts[event.key]) {
@@ -210,12 +245,13 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
   });
   svg.addEventListener("pointermove", (event) => {
     if (!drag) return;
-    const shift = ((drag.x - event.clientX) / (width - GUTTER)) * (drag.to - drag.from);
+    const shift = ((drag.x - event.clientX) / (width - gutter)) * (drag.to - drag.from);
     if (Math.abs(event.clientX - drag.x) > 4) drag.moved = true;
     if (drag.moved && drag.to - drag.from < total) zoom(drag.from + shift, drag.to + shift);
   });
   svg.addEventListener("pointerup", (event) => {
-    if (drag && !drag.moved && event.clientX - svg.getBoundingClientRect().left >= GUTTER) seek(timeAt(event));
+    const chosen = onSelect && event.target.closest("[role=button]"); // its own click tells of it
+    if (drag && !drag.moved && !chosen && event.clientX - svg.getBoundingClientRect().left >= gutter) seek(timeAt(event));
     drag = null;
   });
   svg.addEventListener("pointerleave", () => { drag = null; });
@@ -228,8 +264,23 @@ export function mount(element, { duration, tracks, onSeek = null, classes = null
   draw();
   return {
     zoom,
-    setTime(t) { time = t; draw(); },
+    scale,
+    setTime(t, follow = false) {
+      time = t;
+      // Playing on, the window turns like a page, with a little of the last one left in sight.
+      if (follow && to - from < total && (t < from || t > to)) zoom(t - (to - from) / 10, t + ((to - from) * 9) / 10);
+      else drawTime();
+    },
+    setRange(start, end) { range = start === null ? null : [start, end]; draw(); },
     highlight(label) { lit = label; draw(); },
+    update(change) {
+      const whole = to - from >= total;
+      if (change.tracks) rows = rowsOf(change.tracks);
+      classes = change.classes ?? classes;
+      total = Math.max(change.duration ?? total, 1e-3);
+      if (active && !rows.some((row) => row.segments.includes(active))) active = null;
+      zoom(whole ? 0 : from, whole ? total : to);
+    },
     destroy() { observer.disconnect(); element.replaceChildren(); },
   };
 }

@@ -37,6 +37,21 @@ view.zoom(0, 100);
 view.highlight("Courus");
 log([...segments()].map((segment) => segment.getAttribute("opacity")).join());
 log(clock(59.999), clock(65, 0), clock(7.5));
+view.highlight(null);
+view.zoom(0, 10);
+view.setTime(50, true);
+log("followed:", segments().length);
+view.setRange(50, 51);
+log("range:", svg.querySelectorAll('rect[stroke-dasharray="4 3"]').length);
+view.setRange(null);
+const guess = { label: "Courus", start: 1, end: 2, state: "provisional" };
+view.update({ duration: 10, tracks: [{ name: "live", segments: [guess] }] });
+log("live:", segments().length, segments()[0].querySelector("rect").getAttribute("fill-opacity"));
+const chosen = mount(host, { duration: 10, tracks: [{ name: "one", segments: [{ label: "Jete", start: 1, end: 2 }] }],
+  onSeek: (t) => log("seek", t.toFixed(2)), onSelect: (segment, track) => log("select", segment.label, track) });
+const box = host.querySelector("[role=button]"), up = { bubbles: true, clientX: 300, clientY: 50 };
+for (const type of ["pointerdown", "pointerup"]) box.dispatchEvent(new PointerEvent(type, up));
+box.dispatchEvent(new MouseEvent("click", up));
 log([...describe(["CabrioleDevant", "CabrioleDerriere", "Pirouette"])].map(([, { code }]) => code).join());
 document.getElementById("told").textContent = told.join("\\n");
 """
@@ -67,5 +82,9 @@ def test_keys_zoom_seek_and_hostile_labels(browse) -> None:
         "seek 50.00",
         "0.15,1,1,0.15",
         "1:00.00 1:05 7.50 s",
+        "followed: 2",
+        "range: 1",
+        "live: 1 0.2",
+        "select Jete one",
         "CD,Ca,Pi",
     ]
