@@ -206,6 +206,42 @@ def write_bytes(uri: str, data: bytes) -> None:
         raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
 
 
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Write a whole file where none stands; of several that try at once, on whatever machines, one does.
+
+    Remote storage must know conditional writes (``If-None-Match``), as S3 does.
+
+    Returns:
+        Whether this call wrote it. A remote write whose answer was lost counts as another's.
+
+    Raises:
+        InputError, StorageError: as :func:`write_bytes`.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if isinstance(fs, LocalFileSystem):
+            _write_local(uri, path, io.BytesIO(data), create=True)
+        else:
+            _call(uri, fs, fs.pipe_file, path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
+    return True
+
+
+def move_file(local: Path, uri: str) -> None:
+    """Put a local file where it belongs, a rename if that is on the same disk; otherwise as :func:`put_file`."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        with contextlib.suppress(OSError), local.open("rb") as file:  # another disk, no folder: copying does or tells
+            os.fsync(file.fileno())
+            local.replace(path)
+            return
+    put_file(local, uri)
+    local.unlink()
+
+
 def put_file(local: Path, uri: str) -> None:
     """Copy a local file, not through memory; otherwise as :func:`write_bytes`."""
     fs, path = filesystem(uri)
@@ -219,7 +255,7 @@ def put_file(local: Path, uri: str) -> None:
         raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
 
 
-def _write_local(uri: str, path: str, source: IO[bytes]) -> None:
+def _write_local(uri: str, path: str, source: IO[bytes], *, create: bool = False) -> None:
     target = Path(path)
     folder = target.parent
     try:
@@ -232,7 +268,10 @@ def _write_local(uri: str, path: str, source: IO[bytes]) -> None:
             shutil.copyfileobj(source, file, _BLOCK)
             file.flush()
             os.fsync(file.fileno())  # or a machine that fails could leave the new name with nothing behind it
-        temporary.replace(target)
+        if create:
+            os.link(temporary, target)  # which fails where something stands
+        else:
+            temporary.replace(target)
     except IsADirectoryError:
         raise InputError(uri, expected="the name of a file to write", found="a folder") from None
     finally:
@@ -253,6 +292,17 @@ def remove(uri: str) -> None:
         return
     except OSError as error:
         raise StorageError(uri, expected="a file that can be removed", found=reason(error)) from None
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder with all that is in it, if it is there. Raises as :func:`remove`."""
+    fs, path = filesystem(uri)
+    try:
+        _call(uri, fs, fs.rm, path, recursive=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StorageError(uri, expected="a folder that can be removed", found=reason(error)) from None
 
 
 def read_json(uri: str) -> Any:
@@ -278,13 +328,25 @@ def list_names(uri: str) -> list[str]:
     Raises:
         StorageError: the storage cannot say.
     """
+    return sorted(map(_name, _listed(uri, detail=False)))
+
+
+def list_sizes(uri: str) -> dict[str, int]:
+    """Names of the files directly in a folder, and their bytes. Raises as :func:`list_names`."""
+    return {_name(info["name"]): info["size"] for info in _listed(uri, detail=True) if info["type"] == "file"}
+
+
+def _listed(uri: str, *, detail: bool) -> list[Any]:
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)  # other processes write too
     try:
-        found = _call(uri, fs, fs.ls, path, detail=False)
+        return list(_call(uri, fs, fs.ls, path, detail=detail))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def list_files(uri: str, suffixes: Iterable[str] = ()) -> list[str]:

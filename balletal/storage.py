@@ -32,7 +32,12 @@ _AWAY = frozenset(
 )
 _REPLACED = "FileExpired"
 _AWAY_STATUS = frozenset((408, 429, 500, 502, 503, 504))
-_AWAY_CODES = frozenset(("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "IncompleteBody"))
+_AWAY_CODES = frozenset(
+    (
+        *("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "IncompleteBody"),
+        "ConditionalRequestConflict",  # several writers of one object at once
+    )
+)
 _AWAY_ERRNO = frozenset((errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EBUSY)))
 
 _log = logging.getLogger(__name__)
@@ -88,6 +93,8 @@ def call(uri: str, function: Callable[..., T], *args: Any, local: bool = False, 
             raise FileNotFoundError(errno.ENOENT, "a link to itself", uri) from None
         if type(error).__name__ == _REPLACED:
             raise InputError(uri, expected="the file that was opened", found="another in its place") from None
+        if _code(error) == "PreconditionFailed":
+            raise FileExistsError(errno.EEXIST, "an object stands there", uri) from None
         if "Credential" in type(error).__name__:
             expected = "credentials in the environment or a profile"
             raise StorageError(uri, expected=expected, found=f"none ({reason(error)})") from None

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -144,3 +145,31 @@ def test_an_archived_object_is_a_matter_of_that_object() -> None:
 
     with pytest.raises(PermissionError, match="to be restored first"):
         storage.call("s3://b/k", read)
+
+
+def test_one_of_several_creates_a_file(tmp_path: Path) -> None:
+    uri = str(tmp_path / "folder" / "piece")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: files.create_bytes(uri, bytes([n]) * 1000), range(16)))
+    assert sum(made) == 1
+    assert files.read_bytes(uri) == bytes([made.index(True)]) * 1000
+    assert files.list_sizes(str(tmp_path / "folder")) == {"piece": 1000}
+    assert files.list_names(str(tmp_path / "folder")) == ["piece"]
+
+
+def test_moves_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for target in (tmp_path / "folder" / "b", tmp_path / "new" / "b"):
+        (tmp_path / "a").write_bytes(b"1")
+        files.move_file(tmp_path / "a", str(target))
+        assert (target.read_bytes(), (tmp_path / "a").exists()) == (b"1", False)
+
+
+def test_lists_the_sizes_of_files_and_removes_a_folder(tmp_path: Path) -> None:
+    files.write_bytes(str(tmp_path / "folder" / "a"), b"123")
+    files.write_bytes(str(tmp_path / "folder" / "below" / "b"), b"1")
+    assert files.list_sizes(str(tmp_path / "folder")) == {"a": 3}
+    files.remove_folder(str(tmp_path / "folder"))
+    files.remove_folder(str(tmp_path / "folder"))
+    assert files.list_sizes(str(tmp_path / "folder")) == {}
+    assert files.list_names(str(tmp_path)) == []
