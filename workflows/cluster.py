@@ -4,14 +4,17 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import ray
+from ray._private import parameter
 
 from balletal.errors import InputError
 
@@ -20,7 +23,7 @@ _LONGEST_BASE = 24
 
 
 @contextmanager
-def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+def ray_session(address: str | None = None, num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Ray for the length of a ``with`` block.
 
     A session that is already open in this process is used as it is, and left open. Otherwise ``address`` (or the
@@ -31,6 +34,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     Args:
         address: such as ``auto``, ``10.0.0.1:6379`` or ``ray://10.0.0.1:10001``.
         num_cpus: CPUs of a private local Ray; None takes what the machine has.
+        dashboard: a private local Ray gets one, on a free port of this machine alone: jobs are submitted through it.
 
     Raises:
         InputError: ``RAY_TMPDIR`` is too long for the sockets below it.
@@ -40,12 +44,12 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         if ray.is_initialized():
             yield
         else:
-            with _open(address, num_cpus):
+            with _open(address, num_cpus, dashboard):
                 yield
 
 
 @contextmanager
-def _open(address: str | None, num_cpus: int | None) -> Iterator[None]:
+def _open(address: str | None, num_cpus: int | None, dashboard: bool) -> Iterator[None]:
     _quiet()
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
@@ -67,23 +71,50 @@ def _open(address: str | None, num_cpus: int | None) -> Iterator[None]:
         # kept for the life of the process because Ray reads it once.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            # What workers print is Ray talking of itself; errors reach the driver as exceptions all the same.
-            log_to_driver=False,
-            logging_level=logging.ERROR,  # the warning that token authentication is on says nothing to a user
-            logging_config=ray.LoggingConfig(log_level="ERROR"),
-            _temp_dir=str(folder),
-            # Ray ends workers beyond one a CPU after a second of rest, and a task of another stage then waits seconds
-            # for a new one to import its libraries.
-            _system_config={"idle_worker_killing_time_threshold_ms": 600_000},
-        )
+        with _any_agent_port() if dashboard else nullcontext():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=dashboard,
+                dashboard_port=_free_port() if dashboard else None,
+                # What workers print is Ray talking of itself; errors reach the driver as exceptions all the same.
+                log_to_driver=False,
+                logging_level=logging.ERROR,  # the warning that token authentication is on says nothing to a user
+                logging_config=ray.LoggingConfig(log_level="ERROR"),
+                _temp_dir=str(folder),
+                # Ray ends workers beyond one a CPU after a second of rest, and a task of another stage then waits
+                # seconds for a new one to import its libraries.
+                _system_config={"idle_worker_killing_time_threshold_ms": 600_000},
+            )
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """A Ray that starts meanwhile gives its agent, which starts jobs, a port that is free.
+
+    It would take 52365, which belongs to the first Ray of a machine, and take no jobs where it is not the first.
+    ``ray start`` has an option for it, ``ray.init`` has none.
+    """
+    made = parameter.RayParams
+    parameter.RayParams = partial(made, dashboard_agent_listen_port=None)
+    try:
+        yield
+    finally:
+        parameter.RayParams = made
+
+
+def _free_port() -> int:
+    """A port that nobody has, outside of those that Ray gives to its workers."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if not 10002 <= port <= 19999:
+            return port
 
 
 def _short_folder() -> Path:

@@ -12,14 +12,16 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import ray
 import typer
+from ray.data import DataContext
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from balletal import files
@@ -36,7 +38,15 @@ from workflows.cluster import ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
 from workflows.extract_stages import share, stages
 from workflows.progress import Progress
-from workflows.sources import AmbiguousNamesError, Source, VideoIds, drop_changed, known_videos, list_sources
+from workflows.sources import (
+    AmbiguousNamesError,
+    Source,
+    VideoIds,
+    Videos,
+    drop_changed,
+    known_videos,
+    video_sources,
+)
 
 _PROBES_PER_TASK = 8
 _VIDEOS_PER_WRITE = 256
@@ -44,7 +54,7 @@ _PROBE_LIMIT_S = 1800.0  # a container without an index is read through once
 
 
 def extract(
-    videos: str,
+    videos: Videos,
     store_uri: str,
     *,
     spec: FeatureSpec,
@@ -56,20 +66,22 @@ def extract(
     gpus_per_actor: float | None = None,
     price: float | None = None,
     address: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Extract the features of all videos below ``videos`` that the store does not have yet.
+    """Extract the features of all videos of ``videos`` that the store does not have yet.
 
     A video whose file has changed (its etag, or time and size) is extracted anew. What failed is left alone until its
     file changes, or with ``retry_failed``. A unit that is damaged in parts keeps the features that could be made, and
     gets an error row as well.
 
     Args:
-        videos: a folder, a file, or an fsspec URI of either.
+        videos: a folder, a file, or an fsspec URI of either; or URIs by video id.
         spec: of :func:`balletal.features.extractor.spec_for`.
         weights, flow: what ``spec_for`` was given; a file must be readable on every node.
         actors, gpus_per_actor: see :func:`workflows.extract_stages.share`.
         price: of an hour of the cluster, for the cost per video-hour in ``run.json``.
         video_ids: see :func:`workflows.sources.list_sources`.
+        on_progress: is told, whenever it changes, how many segments are done and how many there are.
 
     Returns:
         ``spec``; ``videos`` found; ``videos_failed``, those with an error row; ``segments`` with ``total``, ``done`` by
@@ -85,7 +97,7 @@ def extract(
     if price is not None and not math.isfinite(price):
         raise InputError("price", expected="a number", found=str(price))
     started = time.monotonic()
-    sources = list_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)
+    sources = video_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)
     store = FeatureStore.create(store_uri, spec)
     new = drop_changed(store, sources, VIDEO_SUFFIXES)
     failed, damaged = _failed(store, sources)
@@ -99,6 +111,8 @@ def extract(
         finished = store.units() - (failed if retry_failed else set())
         todo = [u for u in units if (u.video_id, u.segment) not in finished | leave]
         say(f"{len(sources)} videos, {len(units)} segments, {len(todo)} to do")
+        told = partial(_tell, on_progress, len(units) - len(todo), len(units))
+        told(0)
         work: dict[str, Any] = {"rows": 0}
         if todo:
             versions = {source.video_id: source.version for source in sources}
@@ -107,7 +121,7 @@ def extract(
                 if gpus_per_actor and not (address or os.environ.get("RAY_ADDRESS") or _resources()[1]):
                     # A cluster may grow some; this machine will not, and Ray would wait for them for ever.
                     raise InputError("GPUs per actor", expected="a GPU on this machine", found="none")
-                work = _extract_all(store, todo, versions, **how, weights=weights, flow=flow)
+                work = _extract_all(store, todo, versions, told, **how, weights=weights, flow=flow)
 
     stored = store.units()
     attempted = {(u.video_id, u.segment) for u in todo}
@@ -130,6 +144,11 @@ def extract(
         summary["run"] = files.join(store.uri, "runs", name, "run.json")
         files.write_json(summary["run"], summary | {"work": work})
     return summary
+
+
+def _tell(on_progress: Callable[[int, int], None] | None, before: int, total: int, done: int) -> None:
+    if on_progress is not None:
+        on_progress(before + done, total)
 
 
 def _failed(store: FeatureStore, sources: Iterable[Source]) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
@@ -205,6 +224,7 @@ def _extract_all(
     store: FeatureStore,
     units: list[VideoSegment],
     versions: dict[str, str],
+    told: Callable[[int], None],
     *,
     actors: int | None,
     gpus_per_actor: float | None,
@@ -212,8 +232,7 @@ def _extract_all(
     **extractor: Any,
 ) -> dict[str, Any]:
     """Run the stages over the units; what `run.json` says of the work."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    shared = share(nodes, actors=actors, gpus_per_actor=gpus_per_actor)
+    shared = share(_nodes(), actors=actors, gpus_per_actor=gpus_per_actor)
     on_cpus = _resources()[0] - shared.actors * shared.actor_cpus
     slots = {"decode": max(1, int(on_cpus / shared.decode_cpus)), "backbone": shared.actors}
     if store.spec.tracker:
@@ -223,6 +242,7 @@ def _extract_all(
     try:
         for unit in stages(store, units, versions, shared, **extractor).iter_rows():
             progress.add(unit)
+            told(progress.done)
     except StorageError as error:
         # As it was: Ray adds lines of its own to an error's first argument.
         cause = getattr(error, "cause", error)
@@ -238,6 +258,17 @@ def _extract_all(
         gc.collect()
         raise failure
     return {"rows": progress.rows} | progress.totals(price)
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node has; its part of what Ray Data may use, where that is limited."""
+    limits, total = DataContext.get_current().execution_options.resource_limits, ray.cluster_resources()
+    allowed = {"CPU": limits.cpu, "GPU": limits.gpu}
+    parts = {
+        kind: min(1.0, limit / total[kind]) for kind, limit in allowed.items() if total.get(kind) and limit is not None
+    }
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{kind: amount * parts.get(kind, 1.0) for kind, amount in node.items()} for node in nodes]
 
 
 def _resources() -> tuple[float, float]:

@@ -4,7 +4,8 @@ videos -> (workflows.extract) -> store -> video ids -> localizer actors -> detec
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,18 +28,25 @@ from schemas import arrow
 from workflows.cluster import ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
 from workflows.extract import extract
-from workflows.sources import VideoIds, list_sources
+from workflows.sources import VideoIds, Videos, video_sources
 from workflows.tables import write_detections
 
 VIDEOS_PER_TASK = 16
+
+OnProgress = Callable[[str, int, int], None]
+"""Is told how far a run is: the stage (``extracting``, ``localizing``), what is done (segments, videos), and of how
+many."""
+OnVideos = Callable[[dict[str, pd.DataFrame]], None]
+"""Is given the detections (segment tables with ``score``) of videos that are finished, by video id."""
 
 
 def score(
     bundle: str,
     out: str,
     *,
-    videos: str | None = None,
+    videos: Videos | None = None,
     store: str | None = None,
+    features: str | None = None,
     min_score: float = 0.0,
     top_k: int | None = None,
     coarse: bool = False,
@@ -46,15 +54,19 @@ def score(
     flow: str | None = None,
     video_ids: VideoIds = "stem",
     address: str | None = None,
+    on_progress: OnProgress | None = None,
+    on_videos: OnVideos | None = None,
 ) -> dict[str, Any]:
     """Find steps in ``videos``, or in the videos of ``store``, and write the results into ``out``.
 
-    Videos go through :func:`workflows.extract.extract` into ``<out>/store`` first, so that a second run extracts only
+    Videos go through :func:`workflows.extract.extract` into a feature store first, so that a second run extracts only
     what is missing. Written: ``detections.parquet`` (schemas.arrow.DETECTIONS), ``detections.json`` (ActivityNet
     results), ``run.json``, and ``errors.parquet`` (schemas.arrow.ERRORS) when a video failed.
 
     Args:
         bundle: readable on every node, like the store.
+        videos: a folder, a file, or a URI of either; or URIs by video id.
+        features: where the features of ``videos`` go; default: ``<out>/store``. Bundles of one spec may share them.
         min_score, top_k: of a video's detections, those of at least this score, and at most so many.
         coarse: detect the coarse classes of a bundle of fine labels.
         weights, flow: of the backbone, where they are not its own: see :func:`workflows.extract.extract`.
@@ -73,11 +85,12 @@ def score(
     localizer.class_names(coarse)  # told before any work
     with ray_session(address):
         if videos is not None:
-            store = files.join(out, "store")
+            store = features or files.join(out, "store")
             how: dict[str, Any] = {"weights": weights, "flow": flow, "video_ids": video_ids, "address": address}
-            extract(videos, store, spec=localizer.spec, **how)
+            told = partial(on_progress, "extracting") if on_progress else None
+            extract(videos, store, spec=localizer.spec, on_progress=told, **how)
             opened = FeatureStore.open(store, localizer.spec.spec_id)
-            wanted = {source.video_id for source in list_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)}
+            wanted = {source.video_id for source in video_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)}
             chosen = [video for video in opened.video_ids() if video in wanted]
             errors = opened.errors()
             errors = errors[errors["video_id"].isin(wanted)]
@@ -87,7 +100,9 @@ def score(
         say(f"{len(chosen)} videos, {localizer.name} ({localizer.digest[:12]})")
         known = opened.videos()
         options = {"min_score": min_score, "top_k": top_k, "coarse": coarse}
-        detections, failures = _localize_all(files.absolute(bundle), opened, chosen, known, options)
+        detections, failures = _localize_all(
+            files.absolute(bundle), opened, chosen, known, options, on_progress, on_videos
+        )
 
     errors = pd.concat([errors, _error_rows(failures, known, opened.uri)], ignore_index=True)
     failed = {*errors["video_id"]}
@@ -113,6 +128,8 @@ def _localize_all(
     video_ids: list[str],
     known: pd.DataFrame,
     options: dict[str, Any],
+    on_progress: OnProgress | None,
+    on_videos: OnVideos | None,
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """Detections of all videos by video id; and (video_id, type, message) of those that failed."""
     if not video_ids:
@@ -133,15 +150,28 @@ def _localize_all(
         )
         .iter_batches(batch_size=None, batch_format="pyarrow")
     )
+    tables, done = [_ROWS.empty_table()], 0
+    for result in results:
+        tables.append(result)
+        found = result.to_pandas()
+        done += found["video_id"].nunique()
+        if on_videos:
+            good = found[found["error"].isna()]
+            on_videos({str(video_id): _detections(rows) for video_id, rows in good.groupby("video_id")})
+        if on_progress:
+            on_progress("localizing", done, len(video_ids))
     # Stable: within a video the localizer's order stays.
-    table = pa.concat_tables([_ROWS.empty_table(), *results]).to_pandas()
-    table = table.sort_values("video_id", kind="stable", ignore_index=True)
-    bad = table["error"].notna()
-    failures = [(row.video_id, row.error, row.message) for row in table[bad].itertuples()]
-    return table.loc[~bad, list(DETECTION_COLUMNS)].reset_index(drop=True), failures
+    table = pa.concat_tables(tables).to_pandas().sort_values("video_id", kind="stable", ignore_index=True)
+    failures = [(row.video_id, row.error, row.message) for row in table[table["error"].notna()].itertuples()]
+    return _detections(table), failures
 
 
-# What a localizing task gives: detections, and one row for each video that failed.
+def _detections(rows: pd.DataFrame) -> pd.DataFrame:
+    """The detections among what localizing tasks gave."""
+    return rows.loc[rows["label"].notna(), list(DETECTION_COLUMNS)].reset_index(drop=True)
+
+
+# What a localizing task gives: detections; one row for each video that failed, and for each in which nothing was found.
 _ROWS = pa.schema(
     [
         *(pa.field(name, pa.string()) for name in ("video_id", "label", "error", "message")),
@@ -167,7 +197,8 @@ class _Localize:
                 if isinstance(video, Exception):
                     raise video
                 known = None if np.isnan(durations[video_id]) else float(durations[video_id])
-                rows += self.localizer.localize(video, duration=known, **self.options).to_dict("records")
+                found = self.localizer.localize(video, duration=known, **self.options).to_dict("records")
+                rows += found or [{"video_id": video_id}]
             except Exception as error:  # whatever a video does, the others go on
                 rows.append({"video_id": video_id, "error": type(error).__name__, "message": str(error)})
         return pa.Table.from_pylist(rows, schema=_ROWS)

@@ -1,6 +1,7 @@
 """The files that a job starts from: which there are, what they are called, and which of them a store knows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -10,6 +11,11 @@ from balletal.errors import InputError
 from balletal.features.store import FeatureStore, quote
 
 VideoIds = Literal["stem", "path"]
+Videos = str | Mapping[str, str]
+"""Videos to work on: a folder, a file or a URI of either; or the URI of each by its video id."""
+
+# Files whose version is asked for at the same time.
+_ASKED = 16
 
 
 class AmbiguousNamesError(InputError):
@@ -59,6 +65,26 @@ def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "
     if not sources:
         raise InputError(uri, expected=f"files ending in {', '.join(suffixes)}", found="none")
     return list(sources.values())
+
+
+def video_sources(videos: Videos, suffixes: tuple[str, ...], *, video_ids: VideoIds = "stem") -> list[Source]:
+    """The sources of :data:`Videos`; of those given by id, one that is not there is a source that fails later.
+
+    Raises:
+        InputError, StorageError: as :func:`list_sources`; an id that no file name can hold, another suffix, no video.
+    """
+    if isinstance(videos, str):
+        return list_sources(videos, suffixes, video_ids=video_ids)
+    if not videos:
+        raise InputError("videos", expected="at least one", found="none")
+    for video_id, uri in videos.items():
+        quote(video_id)
+        if not uri.lower().endswith(suffixes):
+            raise InputError(uri, expected=f"a name ending in {', '.join(suffixes)}", found="another")
+    uris = [files.absolute(uri) for uri in videos.values()]
+    with ThreadPoolExecutor(_ASKED) as pool:
+        versions = list(pool.map(files.version, uris))
+    return [Source(*source) for source in zip(videos, uris, versions, strict=True)]
 
 
 def known_videos(store: FeatureStore, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:

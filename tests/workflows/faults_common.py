@@ -44,10 +44,10 @@ def faulty(fault: Fault | None, *, limit_s: float | None = None) -> Iterator[Non
     if fault is None:
         yield
         return
-    list_sources = workflows.extract.list_sources
+    video_sources = workflows.extract.video_sources
 
     def listed(*args: Any, **kwargs: Any) -> list[Source]:
-        found = list_sources(*args, **kwargs)
+        found = video_sources(*args, **kwargs)
         fault.reach("listed")
         return found
 
@@ -56,7 +56,7 @@ def faulty(fault: Fault | None, *, limit_s: float | None = None) -> Iterator[Non
         return workflows.extract._probe_some(sources)
 
     replaced: list[tuple[Any, str, Any]] = [
-        (workflows.extract, "list_sources", listed),
+        (workflows.extract, "video_sources", listed),
         (workflows.extract, "_probe_some", probe_some),
         (extract_stages, "_track", partial(_track, fault, limit_s)),
         (extract_stages, "_decode", partial(_decode, fault, limit_s)),

@@ -47,6 +47,16 @@ def test_subtitles(tmp_path, export, detections):
     assert (tmp_path / "out" / "v.vtt").read_text() == "WEBVTT\n"
 
 
+def test_for_editors_and_annotation_tools(tmp_path, export, detections):
+    for to in ("srt", "eaf", "otio"):
+        assert export(detections, "--to", to, "--out", tmp_path / to).exit_code == 0
+        assert sorted(path.name for path in (tmp_path / to).iterdir()) == [f"u.{to}", f"v.{to}"]
+    with pytest.raises(InputError, match="a file for 2 videos"):
+        export(detections, "--to", "srt", "--out", tmp_path / "one.srt")
+    assert export(detections, "--to", "label-studio", "--out", tmp_path / "tasks.json").exit_code == 0
+    assert [task["data"]["video"] for task in json.loads((tmp_path / "tasks.json").read_text())] == ["u", "v"]
+
+
 def test_no_detections_is_a_result(tmp_path, export):
     (tmp_path / "a.json").write_text('{"results": {"u": []}}')
     assert export(tmp_path / "a.json", "--to", "json", "--out", tmp_path / "b.json").exit_code == 0

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from balletal.errors import InputError
-from workflows.sources import list_sources
+from workflows.sources import Source, list_sources, video_sources
 
 
 def test_a_link_to_nothing_is_a_source_that_fails_later(tmp_path: Path) -> None:
@@ -46,3 +46,18 @@ def test_one_file_of_another_suffix_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"1")
     with pytest.raises(InputError, match=r"expected files ending in \.mp4, found none"):
         list_sources(str(tmp_path / "a.txt"), (".mp4",))
+
+
+def test_videos_by_id(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    given = {"x": str(tmp_path / "a.mp4"), "y": str(tmp_path / "gone.mp4")}
+    one, other = video_sources(given, (".mp4",))
+    assert one == Source("x", given["x"], list_sources(given["x"], (".mp4",))[0].version)
+    assert other == Source("y", given["y"], "missing")
+    for wrong, found in (
+        ({}, "at least one"),
+        ({"x": "a.txt"}, "a name ending in .mp4"),
+        ({"": "a.mp4"}, "video id ''"),
+    ):
+        with pytest.raises(InputError, match=found):
+            video_sources(wrong, (".mp4",))

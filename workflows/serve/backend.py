@@ -21,6 +21,7 @@ from balletal.video.clips import analysis_frames, clip_count, clip_times
 from balletal.video.guard import guarded
 from balletal.video.probe import VideoInfo
 from workflows.serve.metrics import Stages
+from workflows.serve.runner import JobRunner
 
 T = TypeVar("T")
 
@@ -78,14 +79,6 @@ class Answer:
     segments: pd.DataFrame
     warnings: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-class JobRunner(Protocol):
-    """Where jobs run: each is a process of its own, which outlives the replica that submitted it."""
-
-    async def submit(self, job_folder: str, submission_id: str) -> None: ...
-    async def status(self, submission_id: str) -> str: ...
-    async def stop(self, submission_id: str) -> None: ...
 
 
 class Backend(Protocol):

@@ -1,0 +1,41 @@
+"""Where the videos of a job are: those that were sent to the service, and those in places that are allowed."""
+
+from typing import Any
+
+from balletal import files
+from balletal.errors import InputError
+from balletal.video.probe import VIDEO_SUFFIXES
+from workflows.serve.context import Context
+from workflows.serve.problems import Problem
+
+
+def library_video(here: Context, owner: str, video_id: str) -> str:
+    """The URI of a video of an owner.
+
+    Raises:
+        Problem: 404.
+    """
+    folder = here.data.folder("videos", video_id)
+    try:
+        record: dict[str, Any] = files.read_json(files.join(folder, "video.json"))
+    except InputError:
+        record = {}
+    if record.get("owner") != owner:
+        raise Problem(404, "not-found", "No such video", "There is no video of yours with this id.")
+    return files.join(folder, f"content{record['suffix']}")
+
+
+def video_uri(here: Context, uri: str, *, suffix: bool = False) -> str:
+    """A URI that may be used, as it is opened.
+
+    Args:
+        suffix: whether it must be called as videos are.
+
+    Raises:
+        Problem: 422.
+    """
+    found = here.sources.require(uri)
+    if suffix and not found.lower().endswith(VIDEO_SUFFIXES):
+        detail = f"A video's name ends in one of {', '.join(VIDEO_SUFFIXES)}."
+        raise Problem(422, "bad-parameters", "No video's name", detail)
+    return found

@@ -1,0 +1,172 @@
+"""Where the drivers of jobs run: processes of their own, which outlive the replica that started them."""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Running = Literal["pending", "running", "ended", "unknown"]
+
+_STOP_S = 20.0
+_AGENT_S = 60.0  # a cluster takes jobs some seconds after its dashboard answers
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that drivers use: readable on every node, like the weights of its backbone if they are not its own."""
+
+    uri: str
+    weights: str | list[str] | None = None
+    flow: str | None = None
+
+
+class JobRunner(Protocol):
+    """Starts drivers and tells of them.
+
+    Attributes:
+        bundles: what can be localized with, by ``name@version``.
+    """
+
+    bundles: Mapping[str, Bundle]
+
+    async def submit(self, job_folder: str, submission_id: str) -> None:
+        """Start a driver; nothing when one was started under that id before."""
+        ...
+
+    async def status(self, submission_id: str) -> Running:
+        """What has become of it; ``unknown`` where this runner was never told of it."""
+        ...
+
+    async def stop(self, submission_id: str) -> None:
+        """Have it end, if it is there."""
+        ...
+
+
+def _command(python: str, job_folder: str, submission_id: str) -> list[str]:
+    return [python, "-m", "workflows.serve.driver", job_folder, submission_id.rpartition("-")[2]]
+
+
+class LocalRunner:
+    """Drivers as children of this process.
+
+    Args:
+        slots: how many run at the same time; the others are pending.
+        address: the Ray cluster that they join; None: each has a private Ray.
+    """
+
+    def __init__(self, bundles: Mapping[str, Bundle], slots: int = 1, address: str | None = None) -> None:
+        self.bundles = bundles
+        self._slots, self._address = slots, address
+        self._waiting: dict[str, list[str]] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    async def submit(self, job_folder: str, submission_id: str) -> None:
+        if submission_id not in self._waiting and submission_id not in self.processes:
+            self._waiting[submission_id] = _command(sys.executable, job_folder, submission_id)
+        self._start()
+
+    async def status(self, submission_id: str) -> Running:
+        self._start()
+        if submission_id in self._waiting:
+            return "pending"
+        process = self.processes.get(submission_id)
+        if process is None:
+            return "unknown"
+        return "running" if process.poll() is None else "ended"
+
+    async def stop(self, submission_id: str) -> None:
+        self._waiting.pop(submission_id, None)
+        process = self.processes.get(submission_id)
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(process.wait, _STOP_S)
+        if process.poll() is None:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    def close(self) -> None:
+        """End all drivers at once, as a machine that fails would."""
+        self._waiting.clear()
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _start(self) -> None:
+        running = sum(process.poll() is None for process in self.processes.values())
+        for submission_id in list(self._waiting)[: max(0, self._slots - running)]:
+            command = self._waiting.pop(submission_id)
+            # A group of its own: Ctrl-C at a terminal is for the server, which leaves its jobs to the next one.
+            self.processes[submission_id] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, process_group=0, env=_environment(self._address)
+            )
+
+
+def _environment(address: str | None) -> dict[str, str]:
+    """That of this process, which may be a worker of a Ray that its drivers are not to join."""
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return inherited if address is None else inherited | {"RAY_ADDRESS": address}
+
+
+class RayRunner:
+    """Drivers as Ray jobs of a cluster with a dashboard.
+
+    Args:
+        address: of the dashboard, ``http://host:8265``; None: the cluster that this process belongs to.
+        python: the interpreter on the cluster's head.
+    """
+
+    def __init__(self, bundles: Mapping[str, Bundle], address: str | None = None, python: str = sys.executable) -> None:
+        self.bundles = bundles
+        self._address, self._python = address, python
+        self._client: Any = None
+
+    async def submit(self, job_folder: str, submission_id: str) -> None:
+        await asyncio.to_thread(self._submit, job_folder, submission_id)
+
+    async def status(self, submission_id: str) -> Running:
+        return await asyncio.to_thread(self._status, submission_id)
+
+    async def stop(self, submission_id: str) -> None:
+        if await self.status(submission_id) in ("pending", "running"):
+            await asyncio.to_thread(self._jobs().stop_job, submission_id)
+
+    def _submit(self, job_folder: str, submission_id: str) -> None:
+        entrypoint = shlex.join(_command(self._python, job_folder, submission_id))
+        until = time.monotonic() + _AGENT_S
+        while True:
+            try:
+                self._jobs().submit_job(entrypoint=entrypoint, submission_id=submission_id)
+                return
+            except RuntimeError as error:
+                if self._status(submission_id) != "unknown":
+                    return  # somebody else was first
+                if "No available agent" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(1)
+
+    def _status(self, submission_id: str) -> Running:
+        try:
+            status = str(self._jobs().get_job_status(submission_id))
+        except RuntimeError as error:
+            if "404" in str(error) or "does not exist" in str(error):
+                return "unknown"
+            raise
+        return {"PENDING": "pending", "RUNNING": "running"}.get(status, "ended")  # type: ignore[return-value]
+
+    def _jobs(self) -> Any:
+        if self._client is None:
+            import ray
+            from ray.job_submission import JobSubmissionClient
+
+            # The token that guards the cluster is in the environment, where the client looks for it.
+            self._client = JobSubmissionClient(self._address or ray.get_runtime_context().gcs_address)
+        return self._client
