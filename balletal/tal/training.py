@@ -5,7 +5,7 @@ global count of positives. So the gradient of a step is that of the whole batch,
 statistics of batch normalisation and the dropout masks differ).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ class Training:
         in_dim: K, length of a projected feature.
         num_classes: C.
         steps_per_epoch: from :func:`steps_per_epoch`, for the schedule.
+        weights: to begin with, by the model's names; what is not among them begins at random.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Training:
         num_classes: int,
         steps_per_epoch: int,
         device: torch.device | str = "cpu",
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         Windows.of(recipe)  # a recipe that could not be used is refused before it is trained
         torch.manual_seed(recipe.seed)  # all workers begin with the same weights
@@ -56,6 +58,7 @@ class Training:
         self.grid = Grid.of(spec, recipe.model.upsample)
         self.num_classes = num_classes
         self.model = TemporalModel(recipe.model, in_dim, num_classes).to(self.device)
+        self.model.load_state_dict(weights or {}, strict=False)
         self.parallel: nn.Module = DistributedDataParallel(self.model) if _world_size() > 1 else self.model
         self.averaged = AveragedModel(self.model, avg_fn=_ema(recipe.optim.ema), use_buffers=True)
         self.optimizer = _optimizer(self.model, recipe.optim)
