@@ -1,5 +1,6 @@
 """What a comparison says: folds measured as one, the cost of each model, tables over seeds and folds."""
 
+import io
 import statistics
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -47,13 +48,15 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
         out: folder for the result, of the form that one training run leaves; a finished one is returned as it is.
 
     Returns:
-        as :func:`workflows.train.train`, with ``folds``: the measures of each fold alone.
+        as :func:`workflows.train.train`, with ``folds``: the measures of each fold alone. Beside it lies `losses.csv`,
+        the mean of the folds' losses.
 
     Raises:
         InputError: ``out`` holds the result of other runs.
     """
     localizers = [Localizer.load(files.join(run, "bundle")) for run in runs]
     claim(out, {"name": name, "folds": [one.digest for one in localizers]})
+    files.write_bytes(files.join(out, "losses.csv"), _mean_losses(runs).to_csv(index=False).encode())
     metrics_uri = files.join(out, "metrics.json")
     if files.exists(metrics_uri):
         return cast(dict[str, Any], files.read_json(metrics_uri))
@@ -82,6 +85,11 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
     write_activitynet(files.join(out, "ground_truth.json"), truth, labels)
     files.write_json(metrics_uri, metrics)
     return metrics
+
+
+def _mean_losses(runs: Sequence[str]) -> pd.DataFrame:
+    tables = [pd.read_csv(io.BytesIO(files.read_bytes(files.join(run, "losses.csv")))) for run in runs]
+    return pd.concat(tables).groupby("epoch").mean().reset_index()
 
 
 def _joined(parts: Sequence[Annotations]) -> Annotations:

@@ -116,6 +116,8 @@ def test_features_folds_and_seeds_are_measured_with_their_spread(
         assert metrics["features"] == "all"
         rows = sum(len(video.features) for video in FeatureStore.open(corpus.store).iter_videos(held[1 - k]))
         assert Projection.load(str(fold / "projection")).rows == rows  # fitted on the training videos alone
+    curves = [pd.read_csv(folder / "runs" / run["name"] / "losses.csv") for folder in (out, *folds)]
+    assert curves[0]["val_boundary"].tolist() == pytest.approx((curves[1] + curves[2])["val_boundary"].div(2).tolist())
 
     table = pd.read_csv(out / "summary.csv").set_index("features")
     for name in ("all", "half"):

@@ -147,6 +147,24 @@ def test_seeds_give_mean_and_spread(comparison) -> None:
     assert "standard deviation over seeds" in text
 
 
+def test_folds_stand_beside_what_they_give_together(comparison) -> None:
+    folder = comparison(videos=3, runs=1)
+    assert "Pooled" not in render(read_results(folder))
+    run = folder / "runs" / "lstm-localize"
+    detection = json.loads((run / "metrics.json").read_text())["detection"]
+    classes = [{"Courus": [0.1]}, {"Courus": [0.1], "Pirouette": [0.2]}]
+    folds = [
+        {"videos": 2 - i, "detection": {"average_map": 0.2 + 0.1 * i, "ap_by_class": classes[i]}} for i in range(2)
+    ]
+    split = {"by": "variation", "seed": 7, "folds": 2}
+    rewritten(run, folds=folds, split=split, detection=detection | {"average_map": 0.1234})
+    html = render(read_results(folder))
+    row = "<td>12.3</td><td>25.0 ± 7.1</td><td>20.0</td><td>30.0</td>"
+    assert f'<th scope="row">lstm-localize</th>{row}' in html
+    assert "The folds hold out 2 and 1 videos, with steps of 1 and 2 classes" in html
+    assert "2 folds by variation, seed 7" in html
+
+
 def test_one_run_without_curves(comparison) -> None:
     folder = comparison(videos=2, runs=1)
     run = folder / "runs" / "lstm-localize"
