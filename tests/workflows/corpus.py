@@ -22,18 +22,18 @@ class Corpus:
     split: str
 
 
-def write_corpus(folder: Path) -> Corpus:
-    """Twelve videos: nine to train on, three to validate; a store, a projection, annotations."""
+def write_corpus(folder: Path, training: int = 9, validation: int = 3, noise: float = 0.1) -> Corpus:
+    """Videos to train on, then some to validate on: a store, a projection, annotations."""
     labels = LabelSet.load("annchor-coarse").labels[:2]
     store = FeatureStore.create(str(folder / "store"), SPEC)
     moments = Moments(SPEC.dim)
     tables, videos, split = [], {}, {}
-    for i, sequence in enumerate(make_sequences(12)):
+    for i, sequence in enumerate(make_sequences(training + validation, noise=noise)):
         store.write_unit(sequence.video_id, 0, 0, sequence.features)
         moments.update(sequence.features)
         start, end = sequence.segments.T
         tables.append(segment_table(sequence.video_id, start, end, [labels[c] for c in sequence.classes]))
-        split[sequence.video_id] = "training" if i < 9 else "validation"
+        split[sequence.video_id] = "training" if i < training else "validation"
         videos[sequence.video_id] = {"duration": sequence.duration, "fps": 25.0, "subset": split[sequence.video_id]}
     fit(moments, SPEC, 5).save(str(folder / "projection"))
     annotations = Annotations(pd.concat(tables, ignore_index=True), video_table(videos))

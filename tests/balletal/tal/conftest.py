@@ -17,7 +17,7 @@ def spec() -> FeatureSpec:
     return SPEC
 
 
-def make_sequences(videos: int, seed: int = 0, classes: int = 2) -> list[LabelledSequence]:
+def make_sequences(videos: int, seed: int = 0, classes: int = 2, noise: float = 0.1) -> list[LabelledSequence]:
     """Videos whose features say plainly where a step of which class is."""
     rng = np.random.default_rng(seed)
     made = []
@@ -27,7 +27,7 @@ def make_sequences(videos: int, seed: int = 0, classes: int = 2) -> list[Labelle
         starts = np.arange(1.0, middle[-1] - 2, 3.0) + rng.uniform(0, 0.5)
         segments = np.stack([starts, starts + 1.2], -1)
         ids = rng.integers(0, classes, len(segments))
-        features = rng.normal(0, 0.1, (n, 6)).astype(np.float32)
+        features = rng.normal(0, noise, (n, 6)).astype(np.float32)
         for (start, end), c in zip(segments, ids, strict=True):
             inside = (middle >= start) & (middle <= end)
             features[inside, c] += 2
