@@ -35,6 +35,7 @@ class HeldOut:
         self._by_video = {v: one for one, held in zip(plain, videos, strict=True) for v in held}
         self.name, self.digest = name, "+".join(one.digest[:12] for one in localizers)
         self.labels, self.recipe, self.spec = plain[0].labels, plain[0].recipe, plain[0].spec
+        self.tags = plain[0].tags
 
     def localize_with_scores(self, video: VideoFeatures, *args: Any, **options: Any) -> Any:
         return self._by_video[video.video_id].localize_with_scores(video, *args, **options)
@@ -93,10 +94,10 @@ def _mean_losses(runs: Sequence[str]) -> pd.DataFrame:
 
 
 def _joined(parts: Sequence[Annotations]) -> Annotations:
-    segments, videos = (
-        pd.concat([getattr(p, what) for p in parts], ignore_index=True) for what in ("segments", "videos")
+    tables = (
+        pd.concat([getattr(p, what) for p in parts], ignore_index=True) for what in ("segments", "videos", "tags")
     )
-    return Annotations(segments, videos)
+    return Annotations(*tables)
 
 
 def oracle_rows(features: str, store: FeatureStore, labels: LabelSet, prepared: Sequence[str]) -> list[dict[str, Any]]:

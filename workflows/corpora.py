@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from balletal.annotations import Annotations, Split, read_annotations, usable_segments
+from balletal.annotations import Annotations, Split, read_annotations, step_tags, usable_segments
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.features.store import FeatureStore
@@ -31,7 +31,7 @@ class Corpus:
     """Videos that have both features and annotations.
 
     Attributes:
-        segments: segment table of what can be learnt of them; it may know other videos too.
+        segments: segment table of what can be learnt of them, from :func:`learnable`; it may know other videos too.
         durations: seconds of each of the videos, in the order in which they are read.
         mirrored: whether the features and segments are those of a twin.
     """
@@ -70,11 +70,13 @@ class Corpus:
             if len(video.features) == 0:
                 continue
             steps = by_video.get(video.video_id, self.segments.iloc[:0])
+            tags = [[name in told for name in labels.tags] for told in steps["tags"]] if labels.tags else []
             yield LabelledSequence(
                 video_id=video.video_id + MIRRORED * self.mirrored,
                 features=on_clip_grid(video, projection),
                 segments=steps[["start", "end"]].to_numpy(),
                 classes=np.array([labels.index[name] for name in steps["label"]], dtype=np.int64),
+                tags=np.array(tags, dtype=bool).reshape(len(steps), len(labels.tags)),
                 duration=self.durations[video.video_id],
             )
 
@@ -89,16 +91,22 @@ class Corpus:
     def digest(self) -> str:
         """sha256 over the ids, durations and segments of its videos."""
         mine = self.segments[self.segments["video_id"].isin(list(self.durations))]
-        content = json.dumps([self.durations, mine[list(SEGMENT_COLUMNS)].values.tolist()])
+        content = json.dumps([self.durations, rows_of(mine)])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
 def learnable(annotations: Annotations, labels: LabelSet) -> pd.DataFrame:
-    """The usable segments; says how many are left out for what."""
+    """The usable segments, with ``tags`` (lists of names) where the label set has any; says what is left out."""
     segments, dropped = usable_segments(annotations, labels)
     if any(dropped.values()):
         say(f"left out of training: {', '.join(f'{n} {kind}' for kind, n in dropped.items() if n)}")
-    return segments
+    return segments.assign(tags=step_tags(segments, annotations.tags, labels.tags)) if labels.tags else segments
+
+
+def rows_of(segments: pd.DataFrame) -> list[list]:
+    """What is learnt of segments, JSON-able: by it one knows again what a run has learnt."""
+    rows: list[list] = segments[[name for name in (*SEGMENT_COLUMNS, "tags") if name in segments]].values.tolist()
+    return rows
 
 
 def durations_of(store: FeatureStore, annotations: Annotations, video_ids: list[str]) -> dict[str, float]:

@@ -50,7 +50,7 @@ def weights_that_fit(
             found=f"{projection.dim} components of {projection.rows} other features",
         )
     with torch.device("meta"):
-        model = TemporalModel(settings.model, projection.dim, len(labels))
+        model = TemporalModel(settings.model, projection.dim, len(labels), len(labels.tags))
     new, theirs = model.state_dict(), init.model.state_dict()
     fitting = {name: w.cpu() for name, w in theirs.items() if name in new and w.shape == new[name].shape}
     # Heads fit nearly always, and are worth nothing on an encoder that is not theirs.
@@ -101,9 +101,7 @@ def fit(
         raise result.return_value
     if result.checkpoint is None:
         raise BalletalError(f"training in {out} ended without a checkpoint")
-    model = TemporalModel(
-        settings.model, training_data[0].features.shape[1], len(training_data.meta["labels"]["labels"])
-    )
+    model = TemporalModel(settings.model, **_sizes(training_data))
     averaged = _load_checkpoint(result.checkpoint)["averaged"]
     model.load_state_dict({k.removeprefix("module."): v for k, v in averaged.items() if k != "n_averaged"})
     return model.eval()
@@ -170,12 +168,21 @@ def new_training(
     return Training(
         settings,
         FeatureSpec.from_dict(data.meta["spec"]),
-        in_dim=data[0].features.shape[1],
-        num_classes=len(data.meta["labels"]["labels"]),
+        **_sizes(data),
         steps_per_epoch=steps_per_epoch(len(data), settings.optim),
         device=device,
         weights=weights,
     )
+
+
+def _sizes(data: SequenceFile) -> dict[str, int]:
+    """What the data say of a model: lengths of a feature, of the scores and of the tags."""
+    first = data[0]
+    return {
+        "in_dim": first.features.shape[1],
+        "num_classes": len(LabelSet.from_dict(data.meta["labels"])),
+        "num_tags": first.tags.shape[1],
+    }
 
 
 def save_state(uri: str, training: Training) -> None:

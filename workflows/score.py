@@ -20,7 +20,7 @@ from balletal.errors import InputError
 from balletal.features.extractor import Weights
 from balletal.features.parquet import write_table
 from balletal.features.store import WHOLE_VIDEO, FeatureStore, VideoFeatures
-from balletal.segments import DETECTION_COLUMNS, segment_table
+from balletal.segments import DETECTION_COLUMNS
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VIDEO_SUFFIXES
 from schemas import arrow
@@ -50,8 +50,9 @@ def score(
     """Find steps in ``videos``, or in the videos of ``store``, and write the results into ``out``.
 
     Videos go through :func:`workflows.extract.extract` into ``<out>/store`` first, so that a second run extracts only
-    what is missing. Written: ``detections.parquet`` (schemas.arrow.DETECTIONS), ``detections.json`` (ActivityNet
-    results), ``run.json``, and ``errors.parquet`` (schemas.arrow.ERRORS) when a video failed.
+    what is missing. Written: ``detections.parquet`` (schemas.arrow.DETECTIONS, or TAGGED_DETECTIONS of a bundle that
+    tells tags), ``detections.json`` (ActivityNet results), ``run.json``, and ``errors.parquet`` (schemas.arrow.ERRORS)
+    when a video failed.
 
     Args:
         bundle: readable on every node, like the store.
@@ -116,7 +117,7 @@ def _localize_all(
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """Detections of all videos by video id; and (video_id, type, message) of those that failed."""
     if not video_ids:
-        return segment_table(score=()), []
+        return _ROWS.empty_table().to_pandas()[_TOLD], []
     # A video's imported features have a row of their own beside the file's, without a duration.
     timed = known.dropna(subset=["duration"])
     durations = dict(zip(timed["video_id"], timed["duration"], strict=True))
@@ -138,14 +139,17 @@ def _localize_all(
     table = table.sort_values("video_id", kind="stable", ignore_index=True)
     bad = table["error"].notna()
     failures = [(row.video_id, row.error, row.message) for row in table[bad].itertuples()]
-    return table.loc[~bad, list(DETECTION_COLUMNS)].reset_index(drop=True), failures
+    return table.loc[~bad, _TOLD].reset_index(drop=True), failures
 
+
+_TOLD = [*DETECTION_COLUMNS, "tags"]
 
 # What a localizing task gives: detections, and one row for each video that failed.
 _ROWS = pa.schema(
     [
         *(pa.field(name, pa.string()) for name in ("video_id", "label", "error", "message")),
         *(pa.field(name, pa.float64()) for name in ("start", "end", "score")),
+        pa.field("tags", pa.list_(pa.string())),  # null where the bundle tells none
     ]
 )
 

@@ -39,7 +39,7 @@ from balletal.tal.sequences import LabelledSequence, write_sequences
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
-from workflows.corpora import Corpus, durations_of, further_corpora, learnable, require_twins
+from workflows.corpora import Corpus, durations_of, further_corpora, learnable, require_twins, rows_of
 from workflows.fitting import fit, fit_alone, weights_that_fit
 from workflows.tables import write_detections
 
@@ -85,7 +85,7 @@ def prepare(
     durations = durations_of(store, annotations, chosen["training"] + chosen["validation"])
     parts = {s: [Corpus(store, segments, {v: durations[v] for v in video_ids})] for s, video_ids in chosen.items()}
     more = _extend(parts["training"], labels, split, mirrored, further)
-    content = json.dumps([chosen, durations, segments[list(SEGMENT_COLUMNS)].values.tolist()], sort_keys=True)
+    content = json.dumps([chosen, durations, rows_of(segments)], sort_keys=True)
     claim(
         files.join(out, "sequences"),
         {
@@ -111,7 +111,7 @@ def prepare(
 
         meta = {"spec": store.spec.to_dict(), "labels": labels.to_dict(), "subset": subset}
         uri = files.join(out, "sequences", f"{subset}.parquet")
-        write_sequences(uri, sequences(), dim=projection.dim, meta=meta)
+        write_sequences(uri, sequences(), dim=projection.dim, meta=meta, num_tags=len(labels.tags))
     if projection.rows > rows["training"]:
         say(
             f"the projection was fitted on {projection.rows} features, the training videos have {rows['training']}: it "
@@ -121,7 +121,9 @@ def prepare(
     validation = annotations.videos[annotations.videos["video_id"].isin(chosen["validation"])]
     validation = validation.assign(duration=[durations[v] for v in validation["video_id"]])
     mine = segments[segments["video_id"].isin(chosen["validation"])].reset_index(drop=True)
-    ground_truth = Annotations(mine, validation.reset_index(drop=True))
+    tags = annotations.select(chosen["validation"]).tags
+    tags = tags[tags["label"].isin(labels.tags)].reset_index(drop=True)
+    ground_truth = Annotations(mine[list(SEGMENT_COLUMNS)], validation.reset_index(drop=True), tags)
     write_activitynet(files.join(out, "ground_truth.json"), ground_truth, labels)
 
 

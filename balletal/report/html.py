@@ -13,7 +13,7 @@ from balletal.report import figures
 from balletal.report.cells import NONE, best_of, cell, count, duration, number, percent, seconds
 from balletal.report.paper import paper_section
 from balletal.report.runs import Results, Run
-from balletal.report.sections import errors_section, folds_table, seeds_table
+from balletal.report.sections import errors_section, folds_table, seeds_table, tags_section
 from balletal.report.timelines import Shown, choose_shown, timeline_data
 
 _HERE = Path(__file__).parent
@@ -59,6 +59,7 @@ def render(results: Results, videos: int | None = None) -> str:
         loss_figure=figures.loss_curves(results.runs),
         class_figure=figures.class_bars(results.runs, ordered),
         class_table=_class_table(results, ordered),
+        tags=tags_section(results.runs),
         shown=_shown_table(shown),
         video_count=f"{len(data['videos'])}",
         video_total=f"{len({*results.ground_truth['video_id'], *results.durations})}",

@@ -70,6 +70,24 @@ def folds_table(runs: Sequence[Run]) -> str:
   from another.</p>"""
 
 
+def tags_section(runs: Sequence[Run]) -> str:
+    """How right the tags of found steps are, of the runs that tell tags; empty when there are none."""
+    rows = [
+        f'<tr><th scope="row">{escape(run.name)}</th><td class="word">{escape(name)}</td><td>{tag["annotated"]:,} of '
+        f"{run.metrics['tags']['matched']:,}</td><td>{tag['told']:,}</td>"
+        f"{''.join(cell(tag[key], percent) for key in ('precision', 'recall', 'f1'))}</tr>"
+        for run in runs
+        for name, tag in run.metrics.get("tags", {}).get("tags", {}).items()
+    ]
+    if not rows:
+        return ""
+    heads = ("Run", "Tag", "Annotated", "Told", "Precision, %", "Recall, %", "F1, %")
+    return (
+        f'<div class="scroll more"><table><thead><tr>{_heads(heads)}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'</div><p class="note">Tags of the detections that find a step (tIoU {_TIOU:g}).</p>'
+    )
+
+
 def seeds_table(runs: Sequence[Run]) -> str:
     """Mean and standard deviation of the runs that differ in their seed alone; empty when none do."""
     settings: dict[str, list[Run]] = defaultdict(list)

@@ -11,13 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
+import schemas
 from balletal.annotations import (
     load_split,
     read_annotations,
@@ -32,10 +35,11 @@ from balletal.tal.config import Recipe
 from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import SequenceFile
-from tests.balletal.tal.conftest import SPEC
-from tests.workflows.corpus import Corpus
+from schemas import arrow
+from tests.balletal.tal.conftest import SPEC, make_sequences
+from tests.workflows.corpus import Corpus, write_corpus
 from workflows.cli import build
-from workflows.train import prepare, train
+from workflows.train import prepare, resolve_recipe, train
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -185,6 +189,36 @@ def test_annotations_without_durations_take_them_from_the_features(corpus: Corpu
     (rows,) = [s for s in SequenceFile(str(tmp_path / "run" / "sequences" / "training.parquet")) if s.video_id == "v3"]
     mine = known.segments[known.segments["video_id"] == "v3"]
     np.testing.assert_allclose(rows.segments, mine[["start", "end"]])
+
+
+def test_tags_are_learnt_measured_and_told(tmp_path: Path) -> None:
+    """From annotations to detections: the label set has a tag, the features show it."""
+    corpus, labels = write_corpus(tmp_path / "corpus", label_set="annchor-fine"), LabelSet.load("annchor-fine")
+    store, projection = FeatureStore.open(corpus.store), Projection.load(corpus.projection)
+    annotated, out = read_annotations(corpus.annotations, labels), str(tmp_path / "run")
+    prepare(store, projection, annotated, labels, load_split(corpus.split), out)
+    read = {s.video_id: s.tags for s in SequenceFile(f"{out}/sequences/training.parquet")}
+    made = {s.video_id: s.tags for s in make_sequences(12, tags=1)[:9]}
+    assert read.keys() == made.keys()
+    assert all(np.array_equal(read[video], made[video]) for video in made)
+
+    settings = resolve_recipe("cnn", "localize", settings=[*SMALL, "model.dropout=0", "model.input_dropout=0"])
+    how = {"name": "t", "recipe_name": "localize", "alone": True}
+    metrics = train(store, projection, labels, settings, out, out, **how)
+    jsonschema.validate(metrics, schemas.json_schema("metrics"))
+    assert metrics["tags"]["tags"]["Backwards"]["f1"] > 0.8
+    assert "train_tag" in (tmp_path / "run" / "losses.csv").read_text()
+    bundle = Localizer.load(f"{out}/bundle")
+    assert bundle.tags == ("Backwards",)
+    table = pq.read_table(f"{out}/detections.parquet")
+    assert table.schema.equals(arrow.TAGGED_DETECTIONS)
+    written = read_annotations(f"{out}/detections.json", labels).segments
+    assert sorted(map(tuple, written["tags"])) == sorted(map(tuple, table["tags"].to_pylist()))
+    assert set(map(tuple, written["tags"])) == {(), ("Backwards",)}
+
+    other = annotated.tags.iloc[1:]
+    with pytest.raises(InputError, match="another videos, durations and segments"):
+        prepare(store, projection, replace(annotated, tags=other), labels, load_split(corpus.split), out)
 
 
 def test_features_of_another_spec_are_refused_with_both_named(corpus: Corpus, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Answer:
-    """Detections of one video (segment table with ``score``, sorted by start, then falling score), and warnings."""
+    """Detections of one video, as :meth:`balletal.tal.localizer.Localizer.localize` gives them, and warnings."""
 
     segments: pd.DataFrame
     warnings: Sequence[str] = ()

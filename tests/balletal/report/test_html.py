@@ -133,6 +133,19 @@ def test_runs_of_older_measures_have_no_errors_section(comparison) -> None:
     assert 'href="#errors"' not in html
 
 
+def test_tags_have_a_table_where_a_run_tells_them(comparison) -> None:
+    folder = comparison(videos=2, runs=2)
+    assert "Precision, %</th><th" not in render(read_results(folder)).split('id="videos"')[0]
+    told = {"annotated": 12, "told": 20, "precision": 0.123, "recall": None, "f1": 0.456}
+    rewritten(folder / "runs" / "lstm-localize", tags={"tiou": 0.5, "matched": 3456, "tags": {HOSTILE: told}})
+    html = render(read_results(folder))
+    assert HOSTILE not in html
+    text = re.sub(r"\s+", " ", Page(html).text)
+    assert HOSTILE in text
+    for words in ("12 of 3,456", "12.3", "45.6", "Tags of the detections that find a step"):
+        assert words in text
+
+
 def test_seeds_give_mean_and_spread(comparison) -> None:
     folder = comparison(videos=2, runs=2)
     assert "standard deviation over seeds" not in render(read_results(folder))

@@ -26,6 +26,7 @@ class FakeBackend:
         self.fails: Exception | None = None
         self.asked: list[tuple[float, int | None]] = []
         self.paths: list[Path] = []
+        self.tags: list[list[str]] | None = None
 
     async def ready(self) -> bool:
         return self.is_ready
@@ -40,7 +41,8 @@ class FakeBackend:
         if self.fails:
             raise self.fails
         d = info.duration
-        return Answer(segment_table("v", [0.1 * d, 0.5 * d], [0.3 * d, d], ["Pirouette", "Courus"], score=[0.9, 0.4]))
+        found = segment_table("v", [0.1 * d, 0.5 * d], [0.3 * d, d], ["Pirouette", "Courus"], score=[0.9, 0.4])
+        return Answer(found if self.tags is None else found.assign(tags=self.tags))
 
 
 @pytest.fixture
@@ -101,6 +103,16 @@ def test_a_video_gives_a_result(client: TestClient, backend: FakeBackend) -> Non
     ]
     assert backend.asked == [(0.25, 7)]
     assert not backend.paths[0].exists()
+
+
+def test_tags_are_told_where_the_model_tells_them(client: TestClient, backend: FakeBackend) -> None:
+    backend.tags = [["Backwards"], []]
+    result = client.post("/v1/localize", content=video(1.0), headers=MP4).json()
+    jsonschema.Draft202012Validator(schemas.json_schema("result")).validate(result)
+    assert [segment["tags"] for segment in result["segments"]] == [["Backwards"], []]
+    backend.tags = None
+    result = client.post("/v1/localize", content=video(1.0), headers=MP4).json()
+    assert not any("tags" in segment for segment in result["segments"])
 
 
 def test_octet_stream_and_a_chunked_body_are_fine(client: TestClient) -> None:
