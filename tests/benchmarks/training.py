@@ -60,7 +60,9 @@ def draw(videos: int, length: int, dim: int, spec: FeatureSpec) -> list[Labelled
         start = np.sort(rng.uniform(0, duration - 1.3, n))
         segments = np.stack([start, start + rng.uniform(0.36, 1.3, n)], axis=1)
         features = rng.normal(0, 1, (length, dim)).astype(np.float32)
-        made.append(LabelledSequence(f"v{v}", features, segments, rng.integers(0, CLASSES, n), duration))
+        made.append(
+            LabelledSequence(f"v{v}", features, segments, rng.integers(0, CLASSES, n), np.zeros((n, 0), bool), duration)
+        )
     return made
 
 
