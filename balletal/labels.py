@@ -14,7 +14,8 @@ class LabelSet:
     Attributes:
         name: such as ``annchor-coarse``.
         labels: class names in id order; index = class id of models.
-        tags: names that annotations may carry beside a step (``Backwards``); no class, never detected.
+        tags: names that annotations may carry beside a step (``Backwards``); no class, but a model may say which of
+            them go with a step.
         coarse: for a fine set, fine name -> name in the set ``coarse_set``; else empty.
     """
 

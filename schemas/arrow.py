@@ -69,6 +69,9 @@ DETECTIONS = pa.schema(
     ]
 )
 
+# Of a bundle that tells tags: the names of those that go with each detection.
+TAGGED_DETECTIONS = DETECTIONS.append(pa.field("tags", pa.list_(pa.string()), nullable=False))
+
 # Where every joint of every dancer is in every picture of a synthetic video; joints in the order of
 # balletal.synthetic.body.JOINTS, coordinates side by side.
 JOINTS = pa.schema(

@@ -16,6 +16,7 @@ from balletal.annotations import read_annotations
 from balletal.errors import BalletalError
 from balletal.labels import LabelSet
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
+from balletal.tal.localizer import Localizer
 from workflows.cluster import ray_session
 from workflows.comparison_config import CompareConfig, ComparisonConfig
 from workflows.comparison_data import Cell, make_cells
@@ -30,6 +31,7 @@ from workflows.comparison_results import (
 )
 from workflows.config import merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
+from workflows.fitting import weights_that_fit
 from workflows.report import report
 from workflows.train import prepare, train
 
@@ -44,6 +46,10 @@ class Planned:
     seed: int
     name: str
     out: str
+
+    @property
+    def init(self) -> Localizer | None:
+        return self.cell.init.get(self.model)
 
     @property
     def title(self) -> str:
@@ -63,7 +69,8 @@ def compare(config: ComparisonConfig, cells: list[Cell]) -> dict[str, Any]:
     annotated = read_annotations(config.annotations, labels)
     for cell in cells:
         known = annotated.select(cell.store.video_ids())
-        prepare(cell.store, cell.projection, known, labels, cell.split, cell.folder)
+        more: dict[str, Any] = {"mirrored": cell.mirrored, "further": cell.further}
+        prepare(cell.store, cell.projection, known, labels, cell.split, cell.folder, **more)
     planned = _plan(config, cells, out)
     _train_all(config, labels, planned)
 
@@ -126,6 +133,9 @@ def _train_all(config: ComparisonConfig, labels: LabelSet, planned: list[Planned
     if alone:  # it trains; where its process is lost, another goes on from its checkpoint
         task = _train.options(num_cpus=cpus_each, num_gpus=int(bool(resources.get("GPU"))), max_retries=3)
     recipes = [_recipe(config, one) for one in planned]  # all are checked before the first is trained
+    for one, settings in zip(planned, recipes, strict=True):
+        if one.init is not None:
+            weights_that_fit(one.init, settings, one.cell.projection, labels)
     waiting = list(zip(planned, recipes, strict=True))
     running: dict[ray.ObjectRef, Planned] = {}
     while waiting or running:
@@ -145,6 +155,7 @@ def _train_all(config: ComparisonConfig, labels: LabelSet, planned: list[Planned
                     workers=config.workers,
                     cpus=cpus_each,
                     alone=alone,
+                    init=one.init,
                     data=config.data,
                     features=one.cell.features,
                 )

@@ -76,8 +76,17 @@ class ComparisonConfig(BaseModel):
         return self
 
 
+class ExtraConfig(BaseModel):
+    """A further corpus: all its videos are trained on, and none is validated on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    store: str
+    annotations: str
+
+
 class FeatureSetting(BaseModel):
-    """One kind of features to compare."""
+    """One kind of features to compare, and what is learnt from them beside the training videos."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,6 +95,9 @@ class FeatureSetting(BaseModel):
     spec: str | None = Field(None, description="id of the feature spec, where the store holds several")
     every: int = Field(1, gt=0, description="take every so many-th feature: what a longer stride gives")
     overrides: Overrides = Field({}, description="go over those of the comparison, such as model.upsample")
+    mirrored: bool = Field(False, description="train on each video a second time, as a mirror shows it")
+    extra: list[ExtraConfig] = Field([], description="further corpora, with features of the same spec")
+    init: dict[ModelName, str] = Field({}, description="bundles to begin with; their projection is that of the setting")
 
 
 class CompareConfig(ComparisonConfig):
@@ -108,4 +120,7 @@ class CompareConfig(ComparisonConfig):
         names = [setting.name for setting in self.features]
         if len(set(names)) < len(names):
             raise ValueError("features should have names of their own")
+        for setting in self.features:
+            if unknown := set(setting.init) - set(self.models):
+                raise ValueError(f"features {setting.name}, init: {', '.join(sorted(unknown))} is not compared")
         return self

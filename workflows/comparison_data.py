@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +17,11 @@ from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
 from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
+from balletal.tal.localizer import Localizer
 from workflows.comparison_config import CompareConfig, ComparisonConfig, FeatureSetting, Overrides, SplitConfig
 from workflows.config import claim
 from workflows.console import say
+from workflows.corpora import Corpus, require_twins, twin_of
 from workflows.fit_projection import moments_of
 
 
@@ -32,6 +34,8 @@ class Cell:
         fold: number of the fold; None where there is one split.
         folder: where its sequences go, and its runs where there are folds.
         overrides: values of recipes for these features.
+        mirrored, further: what is trained on beside the split's videos, see :func:`workflows.train.prepare`.
+        init: by model, whose weights it begins with.
     """
 
     features: str
@@ -41,35 +45,56 @@ class Cell:
     split: Split
     folder: str
     overrides: Overrides = field(default_factory=dict)
+    mirrored: bool = False
+    further: tuple[Corpus, ...] = ()
+    init: Mapping[str, Localizer] = field(default_factory=dict)
 
 
 def make_cells(config: CompareConfig) -> list[Cell]:
     """The cells of a comparison, on the videos that every setting has features of, so that all are measured alike.
 
     Raises:
-        InputError: no such store or spec, no video that all have, a split that cannot be drawn.
-        SpecMismatchError: the given projection was fitted on other features.
+        InputError: no such store or spec, no video that all have, a split that cannot be drawn; no mirrored features;
+            a further corpus with videos that are held out; bundles to begin with that differ in their projection.
+        SpecMismatchError: the given projection, or a bundle, was fitted on other features; a further corpus has others.
     """
     out = files.absolute(config.out)
     if config.projection is not None:
         fitted = Projection.load(config.projection)
         store = FeatureStore.open_for(config.store or "", fitted.spec, owner=f"projection {config.projection}")
         return [Cell("", None, store, fitted, draw_split(config, store), out)]
-    if config.store is not None:
-        stores, settings = {"": FeatureStore.open(config.store)}, {}
-    else:
-        settings = {setting.name: setting for setting in config.features}
-        stores = {name: _open(setting, files.join(out, "features", name)) for name, setting in settings.items()}
+    # One store without a name is a setting of which nothing is set.
+    settings = config.features or [FeatureSetting.model_construct(name="", store=config.store or "")]
+    stores = {setting.name: _open(setting, files.join(out, "features", setting.name)) for setting in settings}
     common = _common(stores)
-    annotated = read_annotations(config.annotations, LabelSet.load(config.labels)).select(common)
+    labels = LabelSet.load(config.labels)
+    annotated = read_annotations(config.annotations, labels).select(common)
     cells = []
-    for name, store in stores.items():
+    for setting in settings:
+        name, store = setting.name, stores[setting.name]
+        further = _further(setting, store, labels, files.join(out, "features", name))
+        init, shared = _init(setting, store)
         for fold, split in enumerate(draw_splits(config.split, annotated)):
             parts = (*(("features", name) if name else ()), *((f"fold{fold}",) if config.split.folds else ()))
             folder = files.join(out, *parts)
-            fitted = fitted_projection(store, split.video_ids("training"), config.dim, files.join(folder, "projection"))
-            overrides = settings[name].overrides if name else {}
-            cells.append(Cell(name, fold if config.split.folds else None, store, fitted, split, folder, overrides))
+            for corpus in further:  # before a projection sees them
+                corpus.require_apart(split)
+            training = split.video_ids("training")
+            fitted = shared or fitted_projection(store, training, config.dim, files.join(folder, "projection"), further)
+            cells.append(
+                Cell(
+                    features=name,
+                    fold=fold if config.split.folds else None,
+                    store=store,
+                    projection=fitted,
+                    split=split,
+                    folder=folder,
+                    overrides=setting.overrides,
+                    mirrored=setting.mirrored,
+                    further=further,
+                    init=init,
+                )
+            )
     return cells
 
 
@@ -89,14 +114,20 @@ def draw_splits(config: SplitConfig, annotated: Annotations) -> list[Split]:
     return [make_split(annotated, config.by, config.seed, config.fractions)]
 
 
-def fitted_projection(store: FeatureStore, training: Iterable[str], dim: int, folder: str) -> Projection:
-    """The projection in ``folder``, fitted on the training videos of a store when it is not there yet."""
+def fitted_projection(
+    store: FeatureStore, training: Iterable[str], dim: int, folder: str, further: Sequence[Corpus] = ()
+) -> Projection:
+    """The projection in ``folder``, fitted on training videos and further corpora when it is not there yet."""
     known = set(store.video_ids())
     chosen = sorted(video_id for video_id in training if video_id in known)
     videos = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
-    claim(folder, {"spec": store.spec.spec_id, "dim": dim, "training videos": videos})
+    more = {"further corpora": [corpus.digest for corpus in further]} if further else {}
+    claim(folder, {"spec": store.spec.spec_id, "dim": dim, "training videos": videos} | more)
     if not files.exists(files.join(folder, PROJECTION_FILE)):
-        projection.fit(moments_of(store, chosen), store.spec, dim).save(folder)
+        moments = moments_of(store, chosen)
+        for corpus in further:
+            moments.merge(moments_of(corpus.store, list(corpus.durations)))
+        projection.fit(moments, store.spec, dim).save(folder)
     return Projection.load(folder)
 
 
@@ -113,7 +144,39 @@ def _common(stores: dict[str, FeatureStore]) -> list[str]:
 
 def _open(setting: FeatureSetting, folder: str) -> FeatureStore:
     store = FeatureStore.open(setting.store, setting.spec)
-    return store if setting.every == 1 else _thinned(store, setting.every, files.join(folder, "store"))
+    if setting.mirrored:
+        require_twins(store, store.video_ids())  # said of the store that they would be extracted into
+    return _every(store, setting, files.join(folder, "store"))
+
+
+def _further(setting: FeatureSetting, store: FeatureStore, labels: LabelSet, folder: str) -> tuple[Corpus, ...]:
+    whole = store.spec.replace(stride=store.spec.stride // setting.every)
+    corpora = []
+    for n, extra in enumerate(setting.extra):
+        opened = FeatureStore.open_for(extra.store, whole, owner=f"features {setting.name}")
+        thin = _every(opened, setting, files.join(folder, f"extra{n}"))
+        corpora.append(Corpus.read(thin, extra.annotations, labels))
+    return tuple(corpora)
+
+
+def _init(setting: FeatureSetting, store: FeatureStore) -> tuple[dict[str, Localizer], Projection | None]:
+    """The localizers to begin with, and the projection that all of them have."""
+    init = {str(model): Localizer.load(bundle) for model, bundle in setting.init.items()}
+    projections = {one.projection.digest: one.projection for one in init.values()}
+    if len(projections) > 1:
+        found = ", ".join(f"{model} {one.projection.digest[:12]}" for model, one in init.items())
+        raise InputError(f"features {setting.name}, init", expected="bundles of one projection", found=found)
+    for model, one in init.items():
+        one.spec.require(store.spec, mine=f"bundle {setting.init[model]}", others=f"store {store.uri}")  # type: ignore[index]
+    return init, next(iter(projections.values()), None)
+
+
+def _every(store: FeatureStore, setting: FeatureSetting, uri: str) -> FeatureStore:
+    if setting.every == 1:
+        return store
+    if setting.mirrored and twin_of(store).video_ids():
+        _thinned(twin_of(store), setting.every, uri)
+    return _thinned(store, setting.every, uri)
 
 
 def _thinned(store: FeatureStore, every: int, uri: str) -> FeatureStore:

@@ -1,5 +1,6 @@
 """What a comparison says: folds measured as one, the cost of each model, tables over seeds and folds."""
 
+import io
 import statistics
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -34,6 +35,7 @@ class HeldOut:
         self._by_video = {v: one for one, held in zip(plain, videos, strict=True) for v in held}
         self.name, self.digest = name, "+".join(one.digest[:12] for one in localizers)
         self.labels, self.recipe, self.spec = plain[0].labels, plain[0].recipe, plain[0].spec
+        self.tags = plain[0].tags
 
     def localize_with_scores(self, video: VideoFeatures, *args: Any, **options: Any) -> Any:
         return self._by_video[video.video_id].localize_with_scores(video, *args, **options)
@@ -47,13 +49,15 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
         out: folder for the result, of the form that one training run leaves; a finished one is returned as it is.
 
     Returns:
-        as :func:`workflows.train.train`, with ``folds``: the measures of each fold alone.
+        as :func:`workflows.train.train`, with ``folds``: the measures of each fold alone. Beside it lies `losses.csv`,
+        the mean of the folds' losses.
 
     Raises:
         InputError: ``out`` holds the result of other runs.
     """
     localizers = [Localizer.load(files.join(run, "bundle")) for run in runs]
     claim(out, {"name": name, "folds": [one.digest for one in localizers]})
+    files.write_bytes(files.join(out, "losses.csv"), _mean_losses(runs).to_csv(index=False).encode())
     metrics_uri = files.join(out, "metrics.json")
     if files.exists(metrics_uri):
         return cast(dict[str, Any], files.read_json(metrics_uri))
@@ -84,11 +88,16 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
     return metrics
 
 
+def _mean_losses(runs: Sequence[str]) -> pd.DataFrame:
+    tables = [pd.read_csv(io.BytesIO(files.read_bytes(files.join(run, "losses.csv")))) for run in runs]
+    return pd.concat(tables).groupby("epoch").mean().reset_index()
+
+
 def _joined(parts: Sequence[Annotations]) -> Annotations:
-    segments, videos = (
-        pd.concat([getattr(p, what) for p in parts], ignore_index=True) for what in ("segments", "videos")
+    tables = (
+        pd.concat([getattr(p, what) for p in parts], ignore_index=True) for what in ("segments", "videos", "tags")
     )
-    return Annotations(segments, videos)
+    return Annotations(*tables)
 
 
 def oracle_rows(features: str, store: FeatureStore, labels: LabelSet, prepared: Sequence[str]) -> list[dict[str, Any]]:

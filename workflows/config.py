@@ -79,7 +79,8 @@ def claim(out: str, config: dict[str, Any]) -> None:
         files.write_bytes(uri, text.encode())
         return
     before = read_yaml(uri)
-    differing = [_told(key, before.get(key)) for key in config if before.get(key) != config[key]]
+    keys = {**config, **before}  # what only one of them says differs too
+    differing = [_told(key, before.get(key)) for key in keys if before.get(key) != config.get(key)]
     if differing:
         raise InputError(
             out,

@@ -299,6 +299,9 @@ def main(
         Dtype, typer.Option(help="Arithmetic; the store keeps float32 for float32 and float16 otherwise.")
     ] = "bfloat16",
     flow: Annotated[str, typer.Option(help="Optical flow: dis, farneback, or the file of a module.")] = "dis",
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Of the videos as a mirror shows them: another spec.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     video_id: Annotated[
         VideoIds, typer.Option(help="Call videos by file name without suffix, or by path below --videos.")
@@ -328,6 +331,7 @@ def main(
         crop=crop,
         dtype=dtype,
         flow=flow,
+        mirror=mirror,
     )
     try:
         summary = extract(

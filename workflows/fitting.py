@@ -14,12 +14,16 @@ import torch
 import torch.distributed as dist
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import BalletalError
+from balletal.errors import BalletalError, InputError
+from balletal.labels import LabelSet
+from balletal.projection import Projection
 from balletal.tal.config import Recipe
+from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import SequenceFile
 from balletal.tal.training import Training, steps_per_epoch
@@ -27,13 +31,48 @@ from balletal.tal.training import Training, steps_per_epoch
 _SUBSETS = ("training", "validation")
 
 
-def fit(sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: int = 1) -> TemporalModel:
+Weights = dict[str, Tensor]
+
+
+def weights_that_fit(
+    init: Localizer, settings: Recipe, projection: Projection, labels: LabelSet
+) -> tuple[Weights, list[str]]:
+    """The weights of another bundle that a new model can begin with, by name and shape, and its others' names.
+
+    Raises:
+        InputError: the bundle has another projection, so that its weights are of other features; nothing of its
+            encoder fits.
+    """
+    if init.projection.digest != projection.digest:
+        raise InputError(
+            f"projection {projection.digest[:12]}",
+            expected=f"that of bundle {init.name} to begin with, {init.projection.digest[:12]}",
+            found=f"{projection.dim} components of {projection.rows} other features",
+        )
+    with torch.device("meta"):
+        model = TemporalModel(settings.model, projection.dim, len(labels), len(labels.tags))
+    new, theirs = model.state_dict(), init.model.state_dict()
+    fitting = {name: w.cpu() for name, w in theirs.items() if name in new and w.shape == new[name].shape}
+    # Heads fit nearly always, and are worth nothing on an encoder that is not theirs.
+    if not any(name.startswith("encoder.") and w.ndim > 1 for name, w in fitting.items()):
+        raise InputError(
+            f"bundle {init.name} to begin with",
+            expected=f"the encoder of a {settings.model.name}, hidden {settings.model.hidden}",
+            found=f"that of a {init.recipe.model.name}, hidden {init.recipe.model.hidden}",
+        )
+    return fitting, [name for name, _ in model.named_parameters() if name not in fitting]
+
+
+def fit(
+    sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: int = 1, weights: Weights | None = None
+) -> TemporalModel:
     """Train on Ray and return the averaged model; goes on from the checkpoints in ``out``, if any.
 
     Args:
         sequences: folder that :func:`workflows.train.prepare` wrote.
         out: `checkpoints/`, `losses.csv` and `tensorboard/` go below it.
         cpus: of each worker.
+        weights: to begin with, where there is no checkpoint; those that are not among them begin at random.
 
     Raises:
         BalletalError: the training diverged.
@@ -42,7 +81,12 @@ def fit(sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: i
     gpu = bool(ray.cluster_resources().get("GPU"))
     trainer = TorchTrainer(
         _train_loop,
-        train_loop_config={"recipe": settings.model_dump(mode="json"), "sequences": sequences, "out": out},
+        train_loop_config={
+            "recipe": settings.model_dump(mode="json"),
+            "sequences": sequences,
+            "out": out,
+            "weights": weights,
+        },
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus}),
         run_config=RunConfig(
             name="checkpoints",
@@ -57,9 +101,7 @@ def fit(sequences: str, settings: Recipe, out: str, *, workers: int = 1, cpus: i
         raise result.return_value
     if result.checkpoint is None:
         raise BalletalError(f"training in {out} ended without a checkpoint")
-    model = TemporalModel(
-        settings.model, training_data[0].features.shape[1], len(training_data.meta["labels"]["labels"])
-    )
+    model = TemporalModel(settings.model, **_sizes(training_data))
     averaged = _load_checkpoint(result.checkpoint)["averaged"]
     model.load_state_dict({k.removeprefix("module."): v for k, v in averaged.items() if k != "n_averaged"})
     return model.eval()
@@ -90,7 +132,7 @@ def _train_loop(config: dict[str, Any]) -> BalletalError | None:
 def _run_epochs(config: dict[str, Any], training_data: SequenceFile, validation_data: SequenceFile) -> None:
     """What one Ray Train worker trains."""
     settings = Recipe.model_validate(config["recipe"])
-    training = new_training(settings, training_data, get_device())
+    training = new_training(settings, training_data, get_device(), config["weights"])
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         training.load_state(_load_checkpoint(checkpoint))
@@ -105,10 +147,12 @@ def _run_epochs(config: dict[str, Any], training_data: SequenceFile, validation_
     _epochs(training, training_data, validation_data, config["out"] if first else None, save)
 
 
-def fit_alone(sequences: str, settings: Recipe, out: str, device: str = "cpu") -> TemporalModel:
+def fit_alone(
+    sequences: str, settings: Recipe, out: str, device: str = "cpu", weights: Weights | None = None
+) -> TemporalModel:
     """As :func:`fit` with one worker, in this very process: the start of Ray Train outlasts a small training."""
     training_data, validation_data = (SequenceFile(files.join(sequences, f"{s}.parquet")) for s in _SUBSETS)
-    training = new_training(settings, training_data, device)
+    training = new_training(settings, training_data, device, weights)
     state = files.join(out, "checkpoints", "state.pt")
     if files.exists(state):
         training.load_state(load_state(state))
@@ -116,17 +160,29 @@ def fit_alone(sequences: str, settings: Recipe, out: str, device: str = "cpu") -
     return cast(TemporalModel, training.averaged.module.cpu().eval())
 
 
-def new_training(settings: Recipe, data: SequenceFile, device: torch.device | str) -> Training:
+def new_training(
+    settings: Recipe, data: SequenceFile, device: torch.device | str, weights: Weights | None = None
+) -> Training:
     """The state of a training that has not begun."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     return Training(
         settings,
         FeatureSpec.from_dict(data.meta["spec"]),
-        in_dim=data[0].features.shape[1],
-        num_classes=len(data.meta["labels"]["labels"]),
+        **_sizes(data),
         steps_per_epoch=steps_per_epoch(len(data), settings.optim),
         device=device,
+        weights=weights,
     )
+
+
+def _sizes(data: SequenceFile) -> dict[str, int]:
+    """What the data say of a model: lengths of a feature, of the scores and of the tags."""
+    first = data[0]
+    return {
+        "in_dim": first.features.shape[1],
+        "num_classes": len(LabelSet.from_dict(data.meta["labels"])),
+        "num_tags": first.tags.shape[1],
+    }
 
 
 def save_state(uri: str, training: Training) -> None:

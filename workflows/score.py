@@ -21,7 +21,7 @@ from balletal.errors import InputError
 from balletal.features.extractor import Weights
 from balletal.features.parquet import write_table
 from balletal.features.store import WHOLE_VIDEO, FeatureStore, VideoFeatures
-from balletal.segments import DETECTION_COLUMNS, segment_table
+from balletal.segments import DETECTION_COLUMNS
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VIDEO_SUFFIXES
 from schemas import arrow
@@ -60,8 +60,9 @@ def score(
     """Find steps in ``videos``, or in the videos of ``store``, and write the results into ``out``.
 
     Videos go through :func:`workflows.extract.extract` into a feature store first, so that a second run extracts only
-    what is missing. Written: ``detections.parquet`` (schemas.arrow.DETECTIONS), ``detections.json`` (ActivityNet
-    results), ``run.json``, and ``errors.parquet`` (schemas.arrow.ERRORS) when a video failed.
+    what is missing. Written: ``detections.parquet`` (schemas.arrow.DETECTIONS, or TAGGED_DETECTIONS of a bundle that
+    tells tags), ``detections.json`` (ActivityNet results), ``run.json``, and ``errors.parquet`` (schemas.arrow.ERRORS)
+    when a video failed.
 
     Args:
         bundle: readable on every node, like the store.
@@ -133,7 +134,7 @@ def _localize_all(
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """Detections of all videos by video id; and (video_id, type, message) of those that failed."""
     if not video_ids:
-        return segment_table(score=()), []
+        return _ROWS.empty_table().to_pandas()[_TOLD], []
     # A video's imported features have a row of their own beside the file's, without a duration.
     timed = known.dropna(subset=["duration"])
     durations = dict(zip(timed["video_id"], timed["duration"], strict=True))
@@ -168,14 +169,17 @@ def _localize_all(
 
 def _detections(rows: pd.DataFrame) -> pd.DataFrame:
     """The detections among what localizing tasks gave."""
-    return rows.loc[rows["label"].notna(), list(DETECTION_COLUMNS)].reset_index(drop=True)
+    return rows.loc[rows["label"].notna(), _TOLD].reset_index(drop=True)
 
+
+_TOLD = [*DETECTION_COLUMNS, "tags"]
 
 # What a localizing task gives: detections; one row for each video that failed, and for each in which nothing was found.
 _ROWS = pa.schema(
     [
         *(pa.field(name, pa.string()) for name in ("video_id", "label", "error", "message")),
         *(pa.field(name, pa.float64()) for name in ("start", "end", "score")),
+        pa.field("tags", pa.list_(pa.string())),  # null where the bundle tells none
     ]
 )
 

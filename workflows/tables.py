@@ -14,15 +14,18 @@ from schemas import arrow
 
 
 def write_detections(out: str, detections: pd.DataFrame, localizer: Localizer, video_ids: Iterable[str] = ()) -> None:
-    """Write `detections.parquet` (schemas.arrow.DETECTIONS) and `detections.json` (ActivityNet results).
+    """Write `detections.parquet` (schemas.arrow.DETECTIONS or TAGGED_DETECTIONS) and `detections.json` (ActivityNet
+    results).
 
     Args:
-        detections: segment table with ``score``.
+        detections: segment table with ``score``, and ``tags`` where the localizer has them.
         video_ids: videos that were looked at, also those in which nothing was found.
     """
-    table = pa.Table.from_pandas(
-        detections.assign(bundle=localizer.digest), schema=arrow.DETECTIONS, preserve_index=False
-    ).replace_schema_metadata({"bundle": localizer.digest, "name": localizer.name, "spec": localizer.spec.spec_id})
+    schema = arrow.TAGGED_DETECTIONS if localizer.tags else arrow.DETECTIONS
+    detections = detections.assign(bundle=localizer.digest)[schema.names]
+    table = pa.Table.from_pandas(detections, schema=schema, preserve_index=False).replace_schema_metadata(
+        {"bundle": localizer.digest, "name": localizer.name, "spec": localizer.spec.spec_id}
+    )
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     files.write_bytes(files.join(out, "detections.parquet"), sink.getvalue())

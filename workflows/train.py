@@ -8,11 +8,10 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, get_args
 
-import numpy as np
 import torch
 import typer
 
@@ -25,7 +24,6 @@ from balletal.annotations import (
     make_split,
     read_annotations,
     save_split,
-    usable_segments,
     write_activitynet,
 )
 from balletal.errors import InputError
@@ -37,29 +35,43 @@ from balletal.projection import Projection
 from balletal.segments import SEGMENT_COLUMNS
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
 from balletal.tal.localizer import Localizer, localize_videos
-from balletal.tal.sequences import LabelledSequence, on_clip_grid, write_sequences
+from balletal.tal.sequences import LabelledSequence, write_sequences
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
-from workflows.fitting import fit, fit_alone
+from workflows.corpora import Corpus, durations_of, further_corpora, learnable, require_twins, rows_of
+from workflows.fitting import fit, fit_alone, weights_that_fit
 from workflows.tables import write_detections
 
 
 def prepare(
-    store: FeatureStore, projection: Projection, annotations: Annotations, labels: LabelSet, split: Split, out: str
+    store: FeatureStore,
+    projection: Projection,
+    annotations: Annotations,
+    labels: LabelSet,
+    split: Split,
+    out: str,
+    *,
+    mirrored: bool = False,
+    further: Sequence[Corpus] = (),
 ) -> None:
     """Write what training reads: `split.json`, `sequences/`, and `ground_truth.json` (validation) last.
 
     A video whose annotations know no duration lasts as long as its container says, else as its features.
 
+    Args:
+        mirrored: train on each training video, the further ones too, a second time as a mirror shows it, where there
+            are features of its twin; its id then ends in `~mirrored`.
+        further: corpora to train on as a whole; nothing of them is validated on.
+
     Raises:
-        SpecMismatchError: store and projection were made for different features.
-        InputError: training or validation has no video with features and annotations; ``out`` holds other data.
+        SpecMismatchError: a store and the projection were made for different features.
+        InputError: training or validation has no video with features and annotations; no training video has mirrored
+            features; a further corpus holds a video that is held out; ``out`` holds other data.
     """
-    projection.spec.require(store.spec, mine="the projection", others=f"store {store.uri}")
-    segments, dropped = usable_segments(annotations, labels)
-    if any(dropped.values()):
-        say(f"left out of training: {', '.join(f'{n} {kind}' for kind, n in dropped.items() if n)}")
+    for one in (store, *(corpus.store for corpus in further)):
+        projection.spec.require(one.spec, mine="the projection", others=f"store {one.uri}")
+    segments = learnable(annotations, labels)
     known = set(store.video_ids()) & set(annotations.videos["video_id"])
     chosen = {subset: [v for v in split.video_ids(subset) if v in known] for subset in ("training", "validation")}
     for subset, video_ids in chosen.items():
@@ -70,8 +82,10 @@ def prepare(
             raise InputError(f"{subset} subset", expected="a video with features and annotations", found="none")
         if not segments["video_id"].isin(video_ids).any():
             raise InputError(f"{subset} subset", expected=f"a step of label set {labels.name}", found="none")
-    durations = _durations(store, annotations, chosen["training"] + chosen["validation"])
-    content = json.dumps([chosen, durations, segments[list(SEGMENT_COLUMNS)].values.tolist()], sort_keys=True)
+    durations = durations_of(store, annotations, chosen["training"] + chosen["validation"])
+    parts = {s: [Corpus(store, segments, {v: durations[v] for v in video_ids})] for s, video_ids in chosen.items()}
+    more = _extend(parts["training"], labels, split, mirrored, further)
+    content = json.dumps([chosen, durations, rows_of(segments)], sort_keys=True)
     claim(
         files.join(out, "sequences"),
         {
@@ -80,31 +94,24 @@ def prepare(
             "labels": labels.name,
             "split": {"by": split.by, "seed": split.seed},
             "videos, durations and segments": hashlib.sha256(content.encode()).hexdigest(),
+            **more,
         },
     )
     if files.exists(files.join(out, "ground_truth.json")):
         return
-    by_video = dict(list(segments.groupby("video_id")))
-    rows = dict.fromkeys(chosen, 0)
-    for subset in chosen:
+    rows = dict.fromkeys(parts, 0)
+    for subset, corpora in parts.items():
 
-        def sequences(subset: str = subset) -> Iterator[LabelledSequence]:
-            for video in store.iter_videos(chosen[subset]):
-                if len(video.features) == 0:
-                    continue
-                rows[subset] += len(video.features)
-                steps = by_video.get(video.video_id, segments.iloc[:0])
-                yield LabelledSequence(
-                    video_id=video.video_id,
-                    features=on_clip_grid(video, projection),
-                    segments=steps[["start", "end"]].to_numpy(),
-                    classes=np.array([labels.index[name] for name in steps["label"]], dtype=np.int64),
-                    duration=durations[video.video_id],
-                )
+        def sequences(subset: str = subset, corpora: list[Corpus] = corpora) -> Iterator[LabelledSequence]:
+            for corpus in corpora:
+                for sequence in corpus.sequences(projection, labels):
+                    if not corpus.mirrored:  # no projection is fitted on twins
+                        rows[subset] += int(sequence.features.any(axis=1).sum())
+                    yield sequence
 
         meta = {"spec": store.spec.to_dict(), "labels": labels.to_dict(), "subset": subset}
         uri = files.join(out, "sequences", f"{subset}.parquet")
-        write_sequences(uri, sequences(), dim=projection.dim, meta=meta)
+        write_sequences(uri, sequences(), dim=projection.dim, meta=meta, num_tags=len(labels.tags))
     if projection.rows > rows["training"]:
         say(
             f"the projection was fitted on {projection.rows} features, the training videos have {rows['training']}: it "
@@ -114,16 +121,30 @@ def prepare(
     validation = annotations.videos[annotations.videos["video_id"].isin(chosen["validation"])]
     validation = validation.assign(duration=[durations[v] for v in validation["video_id"]])
     mine = segments[segments["video_id"].isin(chosen["validation"])].reset_index(drop=True)
-    ground_truth = Annotations(mine, validation.reset_index(drop=True))
+    tags = annotations.select(chosen["validation"]).tags
+    tags = tags[tags["label"].isin(labels.tags)].reset_index(drop=True)
+    ground_truth = Annotations(mine[list(SEGMENT_COLUMNS)], validation.reset_index(drop=True), tags)
     write_activitynet(files.join(out, "ground_truth.json"), ground_truth, labels)
 
 
-def _durations(store: FeatureStore, annotations: Annotations, video_ids: list[str]) -> dict[str, float]:
-    probed = store.videos().dropna(subset=["duration"])
-    durations = dict(zip(probed["video_id"], probed["duration"], strict=True)) | annotations.durations
-    missing = [video_id for video_id in video_ids if video_id not in durations]
-    durations |= {video.video_id: float(video.end_s[-1]) for video in store.iter_videos(missing)}
-    return {video_id: float(durations[video_id]) for video_id in video_ids}
+def _extend(
+    training: list[Corpus], labels: LabelSet, split: Split, mirrored: bool, further: Sequence[Corpus]
+) -> dict[str, list[str]]:
+    """Add further corpora and twins to ``training``; what the run's configuration says of them, if there are any."""
+    (own,) = training
+    for corpus in further:
+        corpus.require_apart(split)
+    training += further
+    more = {"further corpora": [corpus.digest for corpus in further]} if further else {}
+    if mirrored:
+        require_twins(own.store, own.durations)
+        twins = [corpus.twin(labels) for corpus in training]
+        for corpus, twin in zip(training, twins, strict=True):
+            if missing := len(corpus.durations) - len(twin.durations):
+                say(f"{missing} training videos in {corpus.store.uri} have no mirrored features, left as they are")
+        training += twins
+        more["mirrored videos"] = [twin.digest for twin in twins]
+    return more
 
 
 def train(
@@ -139,6 +160,7 @@ def train(
     workers: int = 1,
     cpus: int = 1,
     alone: bool = False,
+    init: Localizer | None = None,
     data: str = "",
     features: str = "",
 ) -> dict[str, Any]:
@@ -152,6 +174,7 @@ def train(
         out: the run's folder; a finished run of the same configuration is returned as it is.
         workers, cpus: Ray Train workers and the CPUs of each.
         alone: train in this process instead (:func:`fit_alone`), on its GPU if it has one.
+        init: begin with the weights of this one, as many as fit, and not with random ones.
         data: a line on what it learnt from, with its licence, for the bundle's card.
         features: name of the features, where a comparison has several kinds.
 
@@ -159,25 +182,29 @@ def train(
         what `metrics.json` holds.
 
     Raises:
-        InputError: ``out`` holds a run of another configuration.
+        InputError: ``out`` holds a run of another configuration; ``init`` has another projection, or no weight fits.
     """
+    weights, new = (None, []) if init is None else weights_that_fit(init, settings, projection, labels)
     split = load_split(files.join(prepared, "split.json"))
     config = {
         "name": name,
         "data": data,
         "sequences": read_yaml(files.join(prepared, "sequences", "config.yaml")),
         "recipe": settings.model_dump(mode="json"),
+        **({} if init is None else {"init": init.digest}),
     }
     claim(out, config)
     metrics_uri = files.join(out, "metrics.json")
     if files.exists(metrics_uri):
         metrics: dict[str, Any] = files.read_json(metrics_uri)
         return metrics
+    if init is not None:
+        say(f"begins with bundle {init.name}, digest {init.digest[:12]}; new: {', '.join(new) or 'nothing'}")
     sequences = files.join(prepared, "sequences")
     if alone:
-        model = fit_alone(sequences, settings, out, "cuda" if torch.cuda.is_available() else "cpu")
+        model = fit_alone(sequences, settings, out, "cuda" if torch.cuda.is_available() else "cpu", weights)
     else:
-        model = fit(sequences, settings, out, workers=workers, cpus=cpus)
+        model = fit(sequences, settings, out, workers=workers, cpus=cpus, weights=weights)
     with io.StringIO(files.read_bytes(files.join(out, "losses.csv")).decode()) as text:
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(text)]
     ground_truth = read_annotations(files.join(prepared, "ground_truth.json"), labels)
@@ -208,6 +235,7 @@ def train(
     }
     about = {
         "data": data,
+        **({} if init is None else {"init": init.digest}),
         "split": metrics["split"],
         "validation": {
             "average_map": measured["detection"]["average_map"],
@@ -236,9 +264,11 @@ def resolve_recipe(
 
 def main(
     store: Annotated[str, typer.Option(help="Feature store, a path or an fsspec URI.")],
-    projection: Annotated[str, typer.Option(help="Folder that fit-projection wrote.")],
     annotations: Annotated[str, typer.Option(help="Annotation file or folder, any format that balletal reads.")],
     out: Annotated[str, typer.Option(help="Folder of this run.")],
+    projection: Annotated[
+        str | None, typer.Option(help="Folder that fit-projection wrote; with --init, that bundle's need not be named.")
+    ] = None,
     labels: Annotated[str, typer.Option(help="Label set: a name or a JSON file.")] = "annchor-coarse",
     model: Annotated[ModelName, typer.Option(help="Which model.")] = "lstm",
     recipe: Annotated[RecipeName, typer.Option(help="`paper`: the published baseline.")] = "localize",
@@ -246,6 +276,16 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the weights, the order of videos and a drawn split.")] = 0,
     config: Annotated[str | None, typer.Option(help="YAML with values of the recipe.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key.key=value over the recipe.")] = None,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Train on each video a second time, as extract --mirror saw it.")
+    ] = False,
+    extra_store: Annotated[
+        list[str] | None, typer.Option(help="Store of further videos to train on alone; may be given several times.")
+    ] = None,
+    extra_annotations: Annotated[
+        list[str] | None, typer.Option(help="Annotations of these, one for each --extra-store.")
+    ] = None,
+    init: Annotated[str | None, typer.Option(help="Bundle whose weights to begin with, and its projection.")] = None,
     workers: Annotated[int, typer.Option(help="Ray Train workers.", min=1)] = 1,
     data: Annotated[str, typer.Option(help="What it learns from, with its licence, for the card.")] = "",
     address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
@@ -259,12 +299,25 @@ def main(
     out = files.absolute(out)  # Ray Train takes no relative folder
     resolved = resolve_recipe(model, recipe, config=config, settings=settings, seed=seed)
     label_set = LabelSet.load(labels)
-    fitted = Projection.load(projection)
-    features = FeatureStore.open_for(store, fitted.spec, owner=f"projection {projection}")
+    begin = None if init is None else Localizer.load(init)
+    if projection is not None:
+        fitted = Projection.load(projection)
+    elif begin is not None:
+        fitted = begin.projection
+    else:
+        raise typer.BadParameter("name a folder that fit-projection wrote, or --init", param_hint="--projection")
+    if begin is not None:
+        weights_that_fit(begin, resolved, fitted, label_set)  # or it is told before anything is written
+    owner = f"projection {projection or init}"
+    features = FeatureStore.open_for(store, fitted.spec, owner=owner)
+    more, their = extra_store or [], extra_annotations or []
+    if len(more) != len(their):
+        raise typer.BadParameter("name one for each --extra-store", param_hint="--extra-annotations")
+    further = further_corpora(features, zip(more, their, strict=True), label_set, owner=owner)
     annotated = read_annotations(annotations, label_set).select(features.video_ids())
     drawn = split in get_args(By)
     chosen = make_split(annotated, split, seed) if drawn else load_split(split)  # type: ignore[arg-type]
-    prepare(features, fitted, annotated, label_set, chosen, out)
+    prepare(features, fitted, annotated, label_set, chosen, out, mirrored=mirrored, further=further)
     with ray_session(address):
         metrics = train(
             features,
@@ -276,6 +329,7 @@ def main(
             name=f"{model}-{recipe}",
             recipe_name=recipe,
             workers=workers,
+            init=begin,
             data=data,
         )
     if as_json:

@@ -14,6 +14,7 @@ from balletal.annotations.splits import (
     split_by_video,
 )
 from balletal.annotations.table import Annotations, Problem, video_table
+from balletal.annotations.tags import step_tags
 from balletal.annotations.via import write_via_csv
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "save_split",
     "split_by_variation",
     "split_by_video",
+    "step_tags",
     "usable_segments",
     "video_table",
     "write_activitynet",

@@ -84,7 +84,9 @@ def _take(where: str, row: int, video_id: str, item: object, fps: float | None, 
     if not isinstance(times, list) or len(times) != 2:
         into.problem(where, row, "bad-time", f"video {video_id}: {item.get('label')} at {times!r}")
         return
-    more = {key: item[key] for key in ("label_id", "score") if isinstance(item.get(key), int | float)}
+    more: dict[str, Any] = {key: item[key] for key in ("label_id", "score") if isinstance(item.get(key), int | float)}
+    if isinstance(item.get("tags"), list):
+        more["tags"] = [str(name) for name in item["tags"]]
     start, end = times
     into.segment(where, row, video_id, start, end, item.get("label"), **more)
 
@@ -116,7 +118,7 @@ def write_results(
     """Write a result file, each video's detections by descending score.
 
     Args:
-        detections: segment table with ``score``.
+        detections: segment table with ``score``, and ``tags`` (lists of names) where the model tells them.
         video_ids: videos that have an entry even when nothing was detected in them.
         external_data: what else was used, such as ``{"bundle": digest}``.
     """
@@ -141,6 +143,8 @@ def _item(row: Mapping[str, Any], fps: float | None, labels: LabelSet | None) ->
         item["label_id"] = int(label_id)  # type: ignore[arg-type]
     if _known(row.get("score")):
         item["score"] = float(row["score"])
+    if isinstance(row.get("tags"), list | np.ndarray):
+        item["tags"] = list(row["tags"])
     return item
 
 

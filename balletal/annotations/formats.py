@@ -25,6 +25,9 @@ KNOWN = (
     "or a Parquet table with columns video_id, start, end, label"
 )
 
+# Between the names of a row's tags in CSV.
+_BETWEEN = ";"
+
 
 def read_annotations(path: str, labels: LabelSet | None = None) -> Annotations:
     """Read a file, or all CSV or all JSON files below a folder.
@@ -82,7 +85,7 @@ def _read(where: str, into: Collector) -> None:
 
 
 def _read_csv(where: str, text: str, into: Collector) -> None:
-    """A table with a header: ``video`` or ``video_id``, ``start``, ``end``, ``label``, and ``score`` if it likes."""
+    """A table with a header: ``video`` or ``video_id``, ``start``, ``end``, ``label``, perhaps ``score``, ``tags``."""
     reader = csv.reader(io.StringIO(text, newline=""))
     header = [name.strip().lower() for name in next(reader)]
     video = next((name for name in ("video_id", "video") if name in header), None)
@@ -101,8 +104,9 @@ def _read_csv(where: str, text: str, into: Collector) -> None:
             continue
         # The file name of a video is as good as its id.
         video_id = video_id_of(row[video]) if row[video].lower().endswith(VIDEO_SUFFIXES) else row[video]
+        more: dict[str, Any] = {"tags": [name for name in row["tags"].split(_BETWEEN) if name]} if "tags" in row else {}
         if "score" not in row:
-            into.segment(where, line, video_id, row["start"], row["end"], row["label"])
+            into.segment(where, line, video_id, row["start"], row["end"], row["label"], **more)
             continue
         try:
             score = float(row["score"])
@@ -110,7 +114,7 @@ def _read_csv(where: str, text: str, into: Collector) -> None:
             into.video(video_id)
             into.problem(where, line, "no-score", f"video {video_id}: score {row['score']!r} is no number")
             continue
-        into.segment(where, line, video_id, row["start"], row["end"], row["label"], score=score)
+        into.segment(where, line, video_id, row["start"], row["end"], row["label"], score=score, **more)
 
 
 def _lines(where: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
@@ -129,7 +133,9 @@ def _read_parquet(where: str, data: bytes, into: Collector) -> None:
     missing = [name for name in SEGMENT_COLUMNS if name not in table]
     if missing:
         raise InputError(where, expected=f"columns {', '.join(SEGMENT_COLUMNS)}", found=f"no {', '.join(missing)}")
-    kept = [name for name in (*SEGMENT_COLUMNS, "score", "bundle") if name in table]
+    kept = [name for name in (*SEGMENT_COLUMNS, "score", "bundle", "tags") if name in table]
+    if "tags" in table:
+        table["tags"] = table["tags"].map(list, na_action="ignore")
     into.scored |= "score" in table
     for number, row in enumerate(table[kept].itertuples(index=False, name=None), 1):
         video_id, start, end, label, *more = row
@@ -137,12 +143,15 @@ def _read_parquet(where: str, data: bytes, into: Collector) -> None:
 
 
 def write_csv(uri: str, annotations: Annotations) -> None:
-    """Write ``video,start,end,label`` and ``score`` where there is one; tags are rows like the steps.
+    """Write ``video,start,end,label``, and ``score`` and ``tags`` (names with ; between) where there are any.
 
-    What a table of segments cannot hold is not in it: durations, subsets, videos without a segment.
+    Annotated tags are rows like the steps. What a table of segments cannot hold is not in it: durations, subsets,
+    videos without a segment.
     """
-    columns = [*SEGMENT_COLUMNS, *(["score"] if "score" in annotations.segments else [])]
+    columns = [*SEGMENT_COLUMNS, *(name for name in ("score", "tags") if name in annotations.segments)]
     table = pd.concat([annotations.segments, annotations.tags]) if len(annotations.tags) else annotations.segments
+    if "tags" in table:
+        table = table.assign(tags=table["tags"].map(_BETWEEN.join, na_action="ignore"))
     order = table.reset_index(drop=True).sort_values(["video_id", "start", "end"], kind="stable")
     files.write_bytes(uri, order[columns].rename(columns={"video_id": "video"}).to_csv(index=False).encode())
 
@@ -185,7 +194,10 @@ def webvtt(segments: pd.DataFrame) -> tuple[str, int]:
         start, end = (max(0, round(1000 * float(row[key]))) for key in ("start", "end"))
         if end <= start:
             continue
-        text = " ".join(str(row["label"]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
+        text = str(row["label"])
+        if isinstance(row.get("tags"), list) and row["tags"]:
+            text += f" ({', '.join(row['tags'])})"
+        text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
         if not pd.isna(row.get("score")):
             text += f" {float(row['score']):.0%}"
         cues.append(f"{len(cues)}\n{_clock(start)} --> {_clock(end)}\n{text}\n")

@@ -68,7 +68,8 @@ class Annotations:
     """Annotated (or detected) segments of videos.
 
     Attributes:
-        segments: segment table of steps, with ``score`` for detections; in file order.
+        segments: segment table of steps, with ``score`` for detections, and ``tags`` (lists of names) where the file
+            tells those of each; in file order.
         videos: one row a video: ``video_id``, ``duration`` (s), ``fps`` (NaN when unknown), ``subset`` and ``solo``
             (whether one dancer is seen; None when unknown).
         tags: segment table of what is no step but goes with steps (``Backwards``).

@@ -36,6 +36,7 @@ class FeatureSpec:
         dtype: the arithmetic of the network; features are stored as float16 unless it is float32.
         flow: how the flow of a flow stream is made: ``dis``, ``farneback`` or ``script:<digest>``.
         tracker: version of the dancer track that a ``dancer`` crop follows.
+        mirror: whether the network saw the pictures flipped left to right, after the crop.
     """
 
     backbone: str
@@ -51,6 +52,7 @@ class FeatureSpec:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     flow: str = ""
     tracker: str = ""
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         for name in ("fps", "window", "stride", "dim"):
@@ -81,7 +83,7 @@ class FeatureSpec:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it. What a spec has no use for is left out, so that its id is its own alone."""
         values = asdict(self) | {"streams": list(self.streams)}
-        return {name: value for name, value in values.items() if value or name not in ("flow", "tracker")}
+        return {name: value for name, value in values.items() if value or name not in ("flow", "tracker", "mirror")}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, where: str = "feature spec") -> "FeatureSpec":
@@ -97,7 +99,8 @@ class FeatureSpec:
     def __str__(self) -> str:
         return (
             f"{self.spec_id} ({self.backbone}, {'+'.join(self.streams)}, {self.mode} {self.window}/{self.stride} "
-            f"at {self.fps:g} fps, {self.crop} {self.size}, {self.dim}-d {self.dtype}, weights "
+            f"at {self.fps:g} fps, {self.crop} {self.size}{', mirrored' if self.mirror else ''}, "
+            f"{self.dim}-d {self.dtype}, weights "
             f"{'+'.join(part[:12] for part in self.weights.split('+'))})"
         )
 

@@ -89,7 +89,7 @@ class FeatureStore:
         """Open a store that exists.
 
         Args:
-            spec_id: which features, where the store holds several kinds.
+            spec_id: which features, where the store holds several kinds. Mirrored ones are never meant unless named.
 
         Raises:
             InputError: no store there, no such spec, or several specs and none named (the message lists them).
@@ -99,8 +99,12 @@ class FeatureStore:
         if not found:
             raise InputError(uri, expected="a feature store", found="no features/spec=* folder")
         if spec_id is None and len(found) > 1:
-            named = "; ".join(str(_read_spec(uri, one)) for one in found)
-            raise InputError(uri, expected="one feature spec, or the id of one", found=named)
+            specs = [_read_spec(uri, one) for one in found]
+            plain = [spec.spec_id for spec in specs if not spec.mirror]
+            if len(plain) != 1:
+                named = "; ".join(map(str, specs))
+                raise InputError(uri, expected="one feature spec, or the id of one", found=named)
+            found = plain
         if spec_id is not None and spec_id not in found:
             raise InputError(uri, expected=f"feature spec {spec_id}", found=", ".join(found))
         return cls(uri, _read_spec(uri, spec_id or found[0]))

@@ -66,7 +66,7 @@ def read_unit(
     track: CropTrack | None = None,
     read: Callable[..., Frames] = read_frames,
 ) -> UnitFrames:
-    """Decode the analysis frames that a unit of work needs, with their optical flow.
+    """Decode the analysis frames that a unit of work needs, flipped for a mirrored spec, with their optical flow.
 
     No frames, where less than one window is left of a unit that does not begin its video: only a video that is shorter
     than a window is filled up.
@@ -81,6 +81,8 @@ def read_unit(
     start, stop, first = frames_of(unit, spec)
     frames = read(unit.uri, spec.fps, start, stop, crop=spec.crop, size=spec.size, track=track)
     lead, pixels = first - start, frames.pixels
+    if spec.mirror:  # after the crop: the dancer's track is that of the plain video; before the flow, which turns too
+        pixels = np.ascontiguousarray(pixels[:, :, ::-1])
     if first > 0 and len(pixels) - lead < spec.window:
         return UnitFrames(pixels[:0], damage=frames.damage)
     return UnitFrames.of(pixels, spec, lead, frames.damage)

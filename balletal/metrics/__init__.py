@@ -9,6 +9,7 @@ from balletal.metrics.durations import duration_table
 from balletal.metrics.frames import edit_score, f1_overlap, frame_accuracy, frame_labels, frame_metrics
 from balletal.metrics.operating import best_f1
 from balletal.metrics.oracle import oracle_instances, oracle_runs
+from balletal.metrics.tags import tag_metrics
 
 __all__ = [
     "best_f1",
@@ -28,4 +29,5 @@ __all__ = [
     "oracle_instances",
     "oracle_runs",
     "reliability",
+    "tag_metrics",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from balletal.annotations import Annotations
+from balletal.annotations import Annotations, step_tags
 from balletal.errors import InputError
 from balletal.features.store import VideoFeatures
 from balletal.labels import LabelSet
@@ -19,6 +19,7 @@ from balletal.metrics.diagnosis import diagnose_detections
 from balletal.metrics.durations import duration_table
 from balletal.metrics.frames import GRID_FPS, frame_accuracy, frame_labels, frame_metrics
 from balletal.metrics.operating import best_f1
+from balletal.metrics.tags import tag_metrics
 from balletal.tal.localizer import Localizer
 
 
@@ -32,7 +33,7 @@ def evaluate_localizer(
     ``decode.frame_threshold``.
 
     Args:
-        ground_truth: usable segments of these videos and their durations.
+        ground_truth: usable segments of these videos, their tags and durations.
 
     Returns:
         detections; what :func:`measure_detections` gives and ``frames``, JSON-able (schemas/metrics.schema.json).
@@ -70,18 +71,19 @@ def measure_detections(
     """All measures that need no more than detections.
 
     Args:
-        ground_truth: usable segments of the videos that were localized, and their durations.
-        detections: segment table with ``score``.
+        ground_truth: usable segments of the videos that were localized, their tags and durations.
+        detections: segment table with ``score``, and ``tags`` where the model tells them.
 
     Returns:
-        ``detection``, ``boundaries``, ``diagnosis``, ``confusion``, ``durations``, ``calibration``, JSON-able. The
-        confusion's background are detections from the score on that gives the best F1.
+        ``detection``, ``boundaries``, ``diagnosis``, ``confusion``, ``durations``, ``calibration``, and ``tags`` where
+        detections have them; JSON-able. The confusion's background are detections from the score on that gives the
+        best F1.
 
     Raises:
         InputError: no ground truth; bad detections.
     """
     truth = ground_truth.segments
-    return {
+    measured = {
         "detection": evaluate_detections(truth, detections, tiou, list(ground_truth.durations), labels.labels),
         "boundaries": boundary_errors(truth, detections),
         "diagnosis": diagnose_detections(truth, detections, tiou),
@@ -89,6 +91,10 @@ def measure_detections(
         "durations": duration_table(truth, detections, tiou),
         "calibration": calibration(truth, detections),
     }
+    if "tags" in detections:
+        tagged = truth.assign(tags=step_tags(truth, ground_truth.tags, labels.tags))
+        measured["tags"] = tag_metrics(tagged, detections, labels.tags)
+    return measured
 
 
 def _frames(scores: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -71,9 +71,9 @@ def loss_curves(runs: Sequence[Run]) -> str:
     if not runs:
         return ""
     with mpl.rc_context(_STYLE):
-        columns = min(len(runs), 2)
+        columns = min(len(runs), 2) if max(len(run.name) for run in runs) < 26 else 1  # names are titles
         lines = -(-len(runs) // columns)
-        figure = Figure(figsize=(5.4, 0.4 + 2.1 * lines), layout="constrained")
+        figure = Figure(figsize=(5.4, 0.4 + (2.1 if columns > 1 else 1.6) * lines), layout="constrained")
         for i, run in enumerate(runs):
             axes = figure.add_subplot(lines, columns, i + 1)
             for column, style, name in (("train_total", "-", "training"), ("val_total", "--", "validation")):
@@ -214,8 +214,12 @@ def _line(i: int) -> dict[str, Any]:
 
 
 def _legend(axes: Axes, columns: int) -> None:
-    # The page's font may be wider than the one measured here, hence few columns.
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
+    """A legend above all axes, of at most so many columns."""
+    handles, names = axes.get_legend_handles_labels()
+    # Of letters; the page's font may be wider than the one measured here.
+    room = 11 * axes.figure.bbox.width / axes.figure.dpi
+    columns = max(1, min(columns, int(room / (max(map(len, names)) + 6))))
+    axes.figure.legend(handles, names, loc="outside upper left", ncols=columns)
 
 
 def _ratio(values: np.ndarray) -> float:

@@ -11,8 +11,9 @@ from typing import Any
 
 from balletal.report import figures
 from balletal.report.cells import NONE, best_of, cell, count, duration, number, percent, seconds
+from balletal.report.paper import paper_section
 from balletal.report.runs import Results, Run
-from balletal.report.sections import errors_section, seeds_table
+from balletal.report.sections import errors_section, folds_table, seeds_table, tags_section
 from balletal.report.timelines import Shown, choose_shown, timeline_data
 
 _HERE = Path(__file__).parent
@@ -48,13 +49,17 @@ def render(results: Results, videos: int | None = None) -> str:
         lead=_lead(results),
         headline=_headline(results.runs),
         background=_background(results.runs),
+        folds=folds_table(results.runs),
         seeds=seeds_table(results.runs),
         errors_link='<a href="#errors">Errors</a>' if (errors := errors_section(results.runs)) else "",
         errors=errors,
+        paper_link='<a href="#paper">The paper’s recipe</a>' if (paper := paper_section(results)) else "",
+        paper=paper,
         map_figure=figures.map_curves(results.runs),
         loss_figure=figures.loss_curves(results.runs),
         class_figure=figures.class_bars(results.runs, ordered),
         class_table=_class_table(results, ordered),
+        tags=tags_section(results.runs),
         shown=_shown_table(shown),
         video_count=f"{len(data['videos'])}",
         video_total=f"{len({*results.ground_truth['video_id'], *results.durations})}",
@@ -76,7 +81,8 @@ def _lead(results: Results) -> str:
         f"{first.get('subset', 'unknown')} subset",
     ]
     if split.get("by"):
-        parts.append(f"split by {split['by']}" + (f", seed {split['seed']}" if split.get("seed") is not None else ""))
+        drawn = f"{split['folds']} folds" if split.get("folds") else "split"
+        parts.append(f"{drawn} by {split['by']}" + (f", seed {split['seed']}" if split.get("seed") is not None else ""))
     if first.get("data"):
         parts.append(str(first["data"]))
     if results.unfinished:

@@ -1,8 +1,8 @@
-"""Parts of a report's page that not every run has the measures for: errors by kind, label, length and score; seeds."""
+"""Parts of a report that not every run has the measures for: errors by kind, label, length and score; folds, seeds."""
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -42,6 +42,50 @@ def errors_section(runs: Sequence[Run]) -> str:
   The scores of a run on one split have a temperature that was found on these same videos; those of folds have none.
   Sides: of the steps whose name is found, left for right or right for left.</p></div></div>
 </section>"""
+
+
+def folds_table(runs: Sequence[Run]) -> str:
+    """Average mAP of all folds measured at once and of each alone; empty when no run was cross-validated."""
+    runs = [run for run in runs if run.metrics.get("folds")]
+    if not runs:
+        return ""
+    first = runs[0].metrics["folds"]
+    rows = []
+    for run in runs:
+        alone = [fold["detection"].get("average_map") for fold in run.metrics["folds"]]
+        alone += [None] * (len(first) - len(alone))
+        cells = cell(run.metrics["detection"].get("average_map"), percent) + _spread(alone, percent)
+        cells += "".join(cell(value, percent) for value in alone)
+        rows.append(f'<tr><th scope="row">{escape(run.name)}</th>{cells}</tr>')
+    heads = ("Average mAP, %", "pooled", "mean of folds", *(f"fold {i}" for i in range(len(first))))
+    videos = _listed(fold["videos"] for fold in first)
+    classes = _listed(len(fold["detection"]["ap_by_class"]) for fold in first)
+    table = f"<thead><tr>{_heads(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f"""<div class="scroll more"><table>{table}</table></div>
+  <p class="note">The folds hold out {videos} videos, with steps of {classes} classes; every video is answered for by
+  the model that did not learn from it. Pooled: all these detections ranked as one list, over all videos; each video
+  counts once, and so all other numbers of this page are measured. It asks more than a fold alone does: the scores of
+  models that were trained apart must agree, and a detection counts as wrong also where the videos of its fold have no
+  step of its class, which a fold alone leaves out. Mean ± standard deviation over the folds: how far one split may be
+  from another.</p>"""
+
+
+def tags_section(runs: Sequence[Run]) -> str:
+    """How right the tags of found steps are, of the runs that tell tags; empty when there are none."""
+    rows = [
+        f'<tr><th scope="row">{escape(run.name)}</th><td class="word">{escape(name)}</td><td>{tag["annotated"]:,} of '
+        f"{run.metrics['tags']['matched']:,}</td><td>{tag['told']:,}</td>"
+        f"{''.join(cell(tag[key], percent) for key in ('precision', 'recall', 'f1'))}</tr>"
+        for run in runs
+        for name, tag in run.metrics.get("tags", {}).get("tags", {}).items()
+    ]
+    if not rows:
+        return ""
+    heads = ("Run", "Tag", "Annotated", "Told", "Precision, %", "Recall, %", "F1, %")
+    return (
+        f'<div class="scroll more"><table><thead><tr>{_heads(heads)}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'</div><p class="note">Tags of the detections that find a step (tIoU {_TIOU:g}).</p>'
+    )
 
 
 def seeds_table(runs: Sequence[Run]) -> str:
@@ -119,6 +163,11 @@ def _seconds_range(b: dict[str, Any]) -> str:
     if b["from"] is None:
         return "all" if b["to"] is None else f"under {b['to']:g} s"
     return f"{b['from']:g} s and more" if b["to"] is None else f"{b['from']:g} to {b['to']:g} s"
+
+
+def _listed(counts: Iterable[int]) -> str:
+    *most, last = (f"{n:,}" for n in counts)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _heads(names: Sequence[str]) -> str:

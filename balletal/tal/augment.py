@@ -67,4 +67,5 @@ def crop(sequence: LabelledSequence, grid: Grid, recipe: Recipe, at: float) -> L
         features=sequence.features[first : first + recipe.optim.max_features],
         segments=segments[inside],
         classes=sequence.classes[inside],
+        tags=sequence.tags[inside],
     )

@@ -48,6 +48,8 @@ class LossConfig(_Config):
 
     boundary_weight: float = Field(1.0, ge=0)
     quality_weight: float = Field(0.5, ge=0)
+    # Written only where it was changed: recipes from before there were tags keep their digest.
+    tag_weight: float = Field(0.2, ge=0, exclude_if=lambda weight: weight == 0.2)
     focal_alpha: float = Field(0.25, gt=0, lt=1)
     focal_gamma: float = Field(2.0, ge=0)
     center_radius: float = Field(1.5, gt=0, description="sub-steps around a middle that answer for the segment")

@@ -29,27 +29,31 @@ class Answers(NamedTuple):
         at: (P,) in sub-steps, as in :class:`balletal.tal.models.Outputs`.
         segments: (P, 2) start and end, seconds; they may lie outside the video.
         scores: (P, C) of the classes, in [0, 1].
+        tags: (P, G) probability of each tag.
     """
 
     at: NDArray[np.float64]
     segments: NDArray[np.float64]
     scores: NDArray[np.float64]
+    tags: NDArray[np.float64]
 
 
 class Detections(NamedTuple):
-    """N segments (N, 2) in seconds, their scores (N,) and class ids (N,)."""
+    """N segments (N, 2) in seconds, their scores (N,), class ids (N,) and probabilities of tags (N, G)."""
 
     segments: NDArray[np.float64]
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
+    tags: NDArray[np.float64]
 
     def take(self, index: NDArray) -> "Detections":
         return Detections(*(column[index] for column in self))
 
     @classmethod
     def join(cls, parts: Sequence["Detections"]) -> "Detections":
+        parts = [part for part in parts if len(part.scores)]  # an empty one need not know how many tags there are
         if not parts:
-            return cls(np.zeros((0, 2)), np.zeros(0), np.zeros(0, np.int64))
+            return cls(np.zeros((0, 2)), np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 0)))
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -75,13 +79,14 @@ def read_outputs(
     probabilities = (logits.sigmoid() if located else logits.softmax(-1)).cpu().numpy()
     if merge is not None:
         probabilities = (probabilities @ np.eye(merge.max() + 1)[merge]).clip(max=1.0)
+    tags = outputs.tags[b, real].double().sigmoid().cpu().numpy()
     if not located:
-        return Answers(at, span[0] + boundaries * (span[1] - span[0]), probabilities)
+        return Answers(at, span[0] + boundaries * (span[1] - span[0]), probabilities, tags)
     # The geometric mean of "this class" and "these boundaries": both must hold.
     quality = outputs.quality[b, real].double().sigmoid().cpu().numpy()
     center = grid.offset + at * grid.step
     segments = center[:, None] + boundaries * grid.step * np.array([-1.0, 1.0])
-    return Answers(at, segments, np.sqrt(probabilities * quality[:, None]))
+    return Answers(at, segments, np.sqrt(probabilities * quality[:, None]), tags)
 
 
 def temper(scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -119,7 +124,7 @@ class Decoder:
     def add(self, answers: Answers) -> None:
         """Take the answers of the model's next window."""
         point, label = np.nonzero(answers.scores > self.config.min_score)
-        found = Detections(answers.segments[point], answers.scores[point, label], label)
+        found = Detections(answers.segments[point], answers.scores[point, label], label, answers.tags[point])
         if self.located:
             block = (answers.at[point] // self.size).astype(np.int64)
         else:
@@ -168,7 +173,7 @@ class Decoder:
             min_score=config.min_score,
             max_segments=math.ceil(config.max_segments * minutes),
         )
-        picked = Detections(segments, temper(scores, config.temperature), found.labels[index])
+        picked = found.take(index)._replace(segments=segments, scores=temper(scores, config.temperature))
         return picked.take(own[index])
 
 

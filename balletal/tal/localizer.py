@@ -25,7 +25,7 @@ from balletal.features.store import VideoFeatures
 from balletal.labels import LabelSet
 from balletal.projection import FILE as PROJECTION_FILE
 from balletal.projection import Projection
-from balletal.segments import DETECTION_COLUMNS, segment_table
+from balletal.segments import segment_table
 from balletal.tal.config import Recipe
 from balletal.tal.decoding import ClassScores
 from balletal.tal.models import TemporalModel
@@ -62,6 +62,11 @@ class Localizer:
     def grid(self) -> Grid:
         return Grid.of(self.spec, self.recipe.model.upsample)
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names of the tags that detections may have; none where the model was not made to tell them."""
+        return self.labels.tags if self.model.num_tags else ()
+
     @cached_property
     def digest(self) -> str:
         """sha256 over all that decides a detection: labels, spec, projection, recipe and weights."""
@@ -90,7 +95,8 @@ class Localizer:
             coarse: detect the coarse classes: the probabilities of the fine classes of each add up, to at most 1.
 
         Returns:
-            Segment table with ``score``; ``0 <= start < end <= duration``. There are at most ``decode.max_segments`` a
+            Segment table with ``score``, and ``tags`` where the bundle has :attr:`tags`: a list of the names of those
+            that go with the detection. ``0 <= start < end <= duration``. There are at most ``decode.max_segments`` a
             minute.
 
         Raises:
@@ -151,6 +157,7 @@ class Localizer:
             self.projection,
             self.recipe,
             names,
+            tags=self.tags,
             merge=merge,
             video_id=video_id,
             duration=duration,
@@ -208,8 +215,10 @@ class Localizer:
             spec = FeatureSpec.from_dict(manifest["spec"], where=where)
             projection = Projection.load(folder)
             projection.spec.require(spec, mine=files.join(folder, PROJECTION_FILE), others=where)
-            model = TemporalModel(recipe.model, projection.dim, len(labels))
-            model.load_state_dict(safetensors.torch.load(files.read_bytes(files.join(folder, MODEL_FILE))))
+            weights = safetensors.torch.load(files.read_bytes(files.join(folder, MODEL_FILE)))
+            num_tags = len(labels.tags) if "tag_head.weight" in weights else 0
+            model = TemporalModel(recipe.model, projection.dim, len(labels), num_tags)
+            model.load_state_dict(weights)
         except (KeyError, ValidationError) as error:
             raise InputError(where, expected="the fields of a bundle", found=str(error)) from None
         except (SafetensorError, RuntimeError) as error:
@@ -230,17 +239,18 @@ class Localizer:
         }
 
     def _card(self) -> str:
+        tags = f", and the tags {', '.join(self.tags)}," if self.tags else ""
         facts = "\n".join(f"- **{name}**: {json.dumps(value)}" for name, value in self.about.items())
         return (
-            f"# {self.name}\n\nA balletal bundle: finds {len(self.labels)} classes ({self.labels.name}) in features of "
-            f"spec {self.spec}.\n\nDigest {self.digest}\n\n{facts}\n"
+            f"# {self.name}\n\nA balletal bundle: finds {len(self.labels)} classes ({self.labels.name}){tags} in "
+            f"features of spec {self.spec}.\n\nDigest {self.digest}\n\n{facts}\n"
         )
 
 
 def _whole(stream: Stream, video: VideoFeatures, top_k: int | None = None) -> pd.DataFrame:
     """What a stream that is fed a whole video gives."""
     parts = [stream.push(video.features, video.start_s), stream.finish()]
-    table = pd.concat([part for part in parts if len(part)] or parts[:1])[list(DETECTION_COLUMNS)]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1]).drop(columns="id")
     if top_k is not None:
         table = table.nlargest(top_k, "score")
     return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)

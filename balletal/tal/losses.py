@@ -34,20 +34,29 @@ def tiou_1d(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def localize_loss(
-    outputs: Outputs, targets: Targets, *, alpha: float, gamma: float, quality_weight: float, boundary_weight: float
+    outputs: Outputs,
+    targets: Targets,
+    *,
+    alpha: float,
+    gamma: float,
+    quality_weight: float,
+    boundary_weight: float,
+    tag_weight: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Focal loss on every real sub-step; DIoU and the quality score on positive ones alone.
+    """Focal loss on every real sub-step; DIoU, the quality score and tags on positive ones alone.
 
     Returns:
-        sums ``class``, ``boundary``, ``quality`` and their weighted ``total``; zero positives give zeros, never NaN.
+        sums ``class``, ``boundary``, ``quality``, ``tag`` and their weighted ``total``; zero positives give zeros,
+        never NaN.
     """
     real, positive = outputs.mask, targets.positive
     classes = focal(outputs.classes[real], targets.classes[real], alpha=alpha, gamma=gamma).sum()
     iou, penalty = tiou_1d(outputs.boundaries[positive], targets.boundaries[positive])
     boundary = (1 - iou + penalty).sum()
     quality = F.binary_cross_entropy_with_logits(outputs.quality[positive], iou.detach().clamp(0, 1), reduction="sum")
-    total = classes + boundary_weight * boundary + quality_weight * quality
-    return {"class": classes, "boundary": boundary, "quality": quality, "total": total}
+    tag = F.binary_cross_entropy_with_logits(outputs.tags[positive], targets.tags[positive], reduction="sum")
+    total = classes + boundary_weight * boundary + quality_weight * quality + tag_weight * tag
+    return {"class": classes, "boundary": boundary, "quality": quality, "tag": tag, "total": total}
 
 
 def paper_loss(outputs: Outputs, targets: Targets) -> dict[str, Tensor]:

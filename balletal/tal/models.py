@@ -27,6 +27,7 @@ class Outputs(NamedTuple):
         boundaries: (B, P, 2); ``fraction``: start and end over the video's length, by a sigmoid; ``distance``:
             distances from the point to start and end in sub-steps, not negative.
         quality: (B, P) logit of the expected tIoU of the segment said here; zero-size for ``fraction``.
+        tags: (B, P, G) logits of the tags that go with the segment said here; G is 0 for ``fraction``.
         mask: (B, P) bool, true at points that are neither padding nor a gap in the video.
         at: (P,) float64, where each point lies, in sub-steps: sub-step ``i`` has its middle at ``i + 0.5``. Level after
             level, ascending within each.
@@ -36,6 +37,7 @@ class Outputs(NamedTuple):
     classes: Tensor
     boundaries: Tensor
     quality: Tensor
+    tags: Tensor
     mask: Tensor
     at: Tensor
     stride: Tensor
@@ -267,15 +269,17 @@ class TemporalModel(nn.Module):
         config: sizes and kind.
         in_dim: K, length of a projected feature.
         num_classes: C.
+        num_tags: G; a model that says boundaries as fractions tells none.
     """
 
-    def __init__(self, config: ModelConfig, in_dim: int, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig, in_dim: int, num_classes: int, num_tags: int = 0) -> None:
         super().__init__()
         self.config, self.in_dim, self.num_classes = config, in_dim, num_classes
         self.input_dropout = nn.Dropout(config.input_dropout)
         self.encoder = _encoder(config, in_dim)
         dim = self.encoder.out_dim
         self.located = config.boundary == "distance"
+        self.num_tags = num_tags if self.located else 0
         if not self.located:
             self.class_head, self.boundary_head = nn.Linear(dim, num_classes), nn.Linear(dim, 2)
             return
@@ -286,6 +290,8 @@ class TemporalModel(nn.Module):
         self.class_head = nn.Linear(dim, num_classes)
         self.boundary_head = nn.Linear(dim, 2 * (config.bins + 1) if config.bins else 2)
         self.quality_head = nn.Linear(dim, 1)
+        # Made last: the other weights begin as they would without tags.
+        self.tag_head = nn.Linear(dim, num_tags) if num_tags else None
         # Nearly every sub-step is background for nearly every class: start there (Lin et al. 2017, focal loss).
         nn.init.constant_(self.class_head.bias, -4.6)
 
@@ -300,15 +306,17 @@ class TemporalModel(nn.Module):
         if not self.located:
             boundaries = torch.sigmoid(self.boundary_head(x))
             where = grid_points(mask.shape[1], 1, x.device)
-            return Outputs(self.class_head(x), boundaries, x.new_zeros(0), answered, *where)
+            return Outputs(self.class_head(x), boundaries, x.new_zeros(0), _no_tags(x), answered, *where)
         at, stride = grid_points(mask.shape[1] * self.config.upsample, self.config.levels, x.device)
         mask, answered = (m.repeat_interleave(self.config.upsample, dim=1) for m in (mask, answered))
         levels = list(zip(*self.pyramid(self.substeps(x, mask), mask, answered), strict=True))
-        classes = torch.cat([self.class_head(self.class_tower(x, mask)) for x, mask, _ in levels], 1)
+        classified = [self.class_tower(x, mask) for x, mask, _ in levels]
+        classes = torch.cat([self.class_head(x) for x in classified], 1)
+        tags = _no_tags(classes) if self.tag_head is None else self.tag_head(torch.cat(classified, 1))
         located = torch.cat([self.boundary_tower(x, mask) for x, mask, _ in levels], 1)
         boundaries = self._distances(self.boundary_head(located)) * stride[:, None].to(located.dtype)
         quality = self.quality_head(located).squeeze(-1)
-        return Outputs(classes, boundaries, quality, torch.cat([a for _, _, a in levels], 1), at, stride)
+        return Outputs(classes, boundaries, quality, tags, torch.cat([a for _, _, a in levels], 1), at, stride)
 
     def _distances(self, said: Tensor) -> Tensor:
         """(B, P, 2) in strides: said plainly, or the expectation over bins (Li et al. 2020, generalised focal loss)."""
@@ -317,6 +325,11 @@ class TemporalModel(nn.Module):
             return F.softplus(said)
         where = torch.arange(bins + 1, device=said.device, dtype=said.dtype)
         return (said.unflatten(-1, (2, bins + 1)).softmax(-1) * where).sum(-1)
+
+
+def _no_tags(x: Tensor) -> Tensor:
+    """(B, P, 0) for x (B, P, ...)."""
+    return x.new_zeros(*x.shape[:2], 0)
 
 
 def _encoder(config: ModelConfig, in_dim: int) -> LSTMEncoder | CNNEncoder | TransformerEncoder:

@@ -48,6 +48,7 @@ class LabelledSequence:
         features: (T, K) float32, projected.
         segments: (N, 2) float64 seconds, annotated start and end.
         classes: (N,) int64 class ids of the segments.
+        tags: (N, G) bool, which tags go with each segment; G is 0 where the label set has none.
         duration: seconds.
     """
 
@@ -55,6 +56,7 @@ class LabelledSequence:
     features: NDArray[np.float32]
     segments: NDArray[np.float64]
     classes: NDArray[np.int64]
+    tags: NDArray[np.bool_]
     duration: float
 
 
@@ -70,13 +72,15 @@ def on_clip_grid(video: VideoFeatures, projection: Projection) -> NDArray[np.flo
     return rows
 
 
-def write_sequences(uri: str, sequences: Iterable[LabelledSequence], *, dim: int, meta: dict) -> int:
+def write_sequences(uri: str, sequences: Iterable[LabelledSequence], *, dim: int, meta: dict, num_tags: int = 0) -> int:
     """Write sequences atomically, one row group each, and return how many there were.
 
     Args:
         dim: K, the features' length after projection.
         meta: JSON-able facts kept in the file's metadata (spec, labels, subset).
+        num_tags: G; a file without tags has no column for them.
     """
+    tags = pa.field("tags", pa.list_(pa.list_(pa.bool_(), num_tags)), nullable=False)
     schema = pa.schema(
         [
             pa.field("video_id", pa.string(), nullable=False),
@@ -85,6 +89,7 @@ def write_sequences(uri: str, sequences: Iterable[LabelledSequence], *, dim: int
             pa.field("start", pa.list_(pa.float64()), nullable=False),
             pa.field("end", pa.list_(pa.float64()), nullable=False),
             pa.field("class_id", pa.list_(pa.int32()), nullable=False),
+            *([tags] if num_tags else []),
         ],
         metadata={"balletal": json.dumps(meta)},
     )
@@ -101,6 +106,7 @@ def write_sequences(uri: str, sequences: Iterable[LabelledSequence], *, dim: int
                 pa.array([sequence.segments[:, 0].tolist()], pa.list_(pa.float64())),
                 pa.array([sequence.segments[:, 1].tolist()], pa.list_(pa.float64())),
                 pa.array([sequence.classes.tolist()], pa.list_(pa.int32())),
+                *([pa.array([sequence.tags.tolist()], tags.type)] if num_tags else []),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=1)
             count += 1
@@ -131,11 +137,16 @@ class SequenceFile(Sequence[LabelledSequence]):
         row = self._parquet.read_row_group(i)
         features = row["features"].combine_chunks().flatten()
         dim = features.type.list_size
+        classes = np.array(row["class_id"][0].as_py(), dtype=np.int64)
+        tagged = "tags" in row.column_names
+        num_tags = row["tags"].type.value_type.list_size if tagged else 0
+        tags = row["tags"][0].as_py() if tagged else []
         return LabelledSequence(
             video_id=row["video_id"][0].as_py(),
             features=features.flatten().to_numpy().reshape(-1, dim),
             segments=np.array([row["start"][0].as_py(), row["end"][0].as_py()], dtype=np.float64).T.reshape(-1, 2),
-            classes=np.array(row["class_id"][0].as_py(), dtype=np.int64),
+            classes=classes,
+            tags=np.array(tags, dtype=bool).reshape(len(classes), num_tags),
             duration=row["duration"][0].as_py(),
         )
 

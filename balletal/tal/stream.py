@@ -17,6 +17,8 @@ from balletal.tal.windows import Window, WindowedModel, Windows
 
 # A detection is taken for one that was shown before if it is of the same class and overlaps it at least so much.
 _SAME_TIOU = 0.5
+# A tag goes with a detection from this probability on.
+_TAG_THRESHOLD = 0.5
 
 
 class Stream:
@@ -34,12 +36,14 @@ class Stream:
         recipe: Recipe,
         names: tuple[str, ...],
         *,
+        tags: tuple[str, ...] = (),
         merge: NDArray[np.int64] | None = None,
         video_id: str = "stream",
         duration: float | None = None,
         min_score: float = 0.0,
     ) -> None:
-        self.spec, self.names, self.video_id, self.min_score = projection.spec, names, video_id, min_score
+        self.spec, self.names, self.tags = projection.spec, names, tags
+        self.video_id, self.min_score = video_id, min_score
         self.duration = duration
         self._grid, self._merge = Grid.of(self.spec, recipe.model.upsample), merge
         self._model = WindowedModel(model, projection, Windows.of(recipe))
@@ -72,8 +76,8 @@ class Stream:
                 is a gap, where nothing is detected.
 
         Returns:
-            Segment table with ``score`` and ``id``, sorted by start, then falling score. A detection that
-            :meth:`provisional` has shown keeps its id.
+            Segment table with ``score`` and ``id``, sorted by start, then falling score, and ``tags`` (lists of names)
+            where the model tells them. A detection that :meth:`provisional` has shown keeps its id.
 
         Raises:
             InputError: features of another length or not finite, times that do not ascend, a finished stream.
@@ -194,4 +198,7 @@ class Stream:
         ids = np.zeros(0, np.int64) if ids is None else ids
         start, end = found.segments.T
         table = segment_table(self.video_id, start, end, names, score=found.scores, id=ids)
+        if self.tags:
+            told = [[self.tags[g] for g in np.flatnonzero(row >= _TAG_THRESHOLD)] for row in found.tags]
+            table["tags"] = pd.Series(told, dtype=object)
         return table.sort_values(["start", "score"], ascending=[True, False], kind="stable", ignore_index=True)

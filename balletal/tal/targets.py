@@ -19,11 +19,13 @@ class Targets:
         classes: (B, P, C) float, 1 where a segment of that class is answered for.
         boundaries: (B, P, 2); distances to start and end in sub-steps (``localize``) or the boundaries themselves
             (``paper``), valid where ``positive``.
+        tags: (B, P, G) float, 1 where the segment answered for has that tag; valid where ``positive``.
         positive: (B, P) bool.
     """
 
     classes: Tensor
     boundaries: Tensor
+    tags: Tensor
     positive: Tensor
 
 
@@ -93,6 +95,7 @@ def localize_targets(
     """Targets of the ``localize`` recipe at the points of a batch (``at``, ``stride`` as in the models' outputs)."""
     classes = torch.zeros(len(sequences), len(at), num_classes)
     boundaries = torch.zeros(len(sequences), len(at), 2)
+    tags = torch.zeros(len(sequences), len(at), sequences[0].tags.shape[1])
     positive = torch.zeros(len(sequences), len(at), dtype=torch.bool)
     times = grid.offset + at * grid.step
     for b, sequence in enumerate(sequences):
@@ -104,8 +107,9 @@ def localize_targets(
         classes[b, point, sequence.classes[segment]] = 1.0
         # A point that stands for a segment beside it (shorter than the grid) has a negative distance: none can say so.
         boundaries[b, point] = torch.from_numpy(np.stack([left, right], -1).clip(min=0)).float()
+        tags[b, point] = torch.from_numpy(sequence.tags[segment]).float()
         positive[b, point] = True
-    return Targets(classes, boundaries, positive)
+    return Targets(classes, boundaries, tags, positive)
 
 
 def paper_targets(sequences: list[LabelledSequence], grid: Grid, steps: int, num_classes: int, *, unit: str) -> Targets:
@@ -130,4 +134,4 @@ def paper_targets(sequences: list[LabelledSequence], grid: Grid, steps: int, num
         classes[b, step, sequence.classes[segment]] = 1.0
         boundaries[b, step] = torch.from_numpy(said).float()
         positive[b, step] = True
-    return Targets(classes, boundaries, positive)
+    return Targets(classes, boundaries, torch.zeros(len(sequences), steps, 0), positive)

@@ -5,7 +5,7 @@ global count of positives. So the gradient of a step is that of the whole batch,
 statistics of batch normalisation and the dropout masks differ).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +26,6 @@ from balletal.tal.sequences import Grid, LabelledSequence, collate
 from balletal.tal.targets import Targets, duration_edges, localize_targets, paper_targets
 from balletal.tal.windows import Windows
 
-LOSSES = ("class", "boundary", "quality", "total")
-
 
 class Training:
     """Model, optimiser, schedule and running averages of one run; :meth:`state` holds all that a resume needs.
@@ -37,7 +35,9 @@ class Training:
         spec: feature spec of the sequences (for the time grid).
         in_dim: K, length of a projected feature.
         num_classes: C.
+        num_tags: G; 0 for a recipe whose boundaries are fractions, whatever is given.
         steps_per_epoch: from :func:`steps_per_epoch`, for the schedule.
+        weights: to begin with, by the model's names; what is not among them begins at random.
     """
 
     def __init__(
@@ -47,15 +47,19 @@ class Training:
         *,
         in_dim: int,
         num_classes: int,
+        num_tags: int = 0,
         steps_per_epoch: int,
         device: torch.device | str = "cpu",
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         Windows.of(recipe)  # a recipe that could not be used is refused before it is trained
         torch.manual_seed(recipe.seed)  # all workers begin with the same weights
         self.recipe, self.device = recipe, torch.device(device)
         self.grid = Grid.of(spec, recipe.model.upsample)
         self.num_classes = num_classes
-        self.model = TemporalModel(recipe.model, in_dim, num_classes).to(self.device)
+        self.model = TemporalModel(recipe.model, in_dim, num_classes, num_tags).to(self.device)
+        self.terms = ("class", "boundary", "quality", *(("tag",) if self.model.num_tags else ()), "total")
+        self.model.load_state_dict(weights or {}, strict=False)
         self.parallel: nn.Module = DistributedDataParallel(self.model) if _world_size() > 1 else self.model
         self.averaged = AveragedModel(self.model, avg_fn=_ema(recipe.optim.ema), use_buffers=True)
         self.optimizer = _optimizer(self.model, recipe.optim)
@@ -77,7 +81,7 @@ class Training:
             durations = [np.diff(data[i].segments, axis=1)[:, 0] for i in range(len(data))] if levels > 1 else []
             self.edges = duration_edges(np.concatenate([np.zeros(0), *durations]), levels)
         self.parallel.train()
-        sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64)
+        sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64)
         order = rng.permutation(len(data))
         for batch in np.array_split(order, steps_per_epoch(len(data), optim)):
             mine = batch[_rank() :: _world_size()]
@@ -97,9 +101,9 @@ class Training:
             self.averaged.update_parameters(self.model)
             if isinstance(self.scheduler, torch.optim.lr_scheduler.LambdaLR):
                 self.scheduler.step()
-            sums += torch.tensor([float(losses[name].detach()) for name in LOSSES] + [positives], dtype=torch.float64)
+            sums += self._row(losses, positives)
         self.epoch += 1
-        return _means(self._global_sum(sums))
+        return self._means(sums)
 
     def _rng(self, video: int) -> np.random.Generator:
         """Of a video in an epoch, whichever worker sees it."""
@@ -109,11 +113,11 @@ class Training:
     def validate(self, data: Sequence[LabelledSequence]) -> dict[str, float]:
         """Losses of the averaged model on validation videos, and the plateau schedule's step."""
         self.averaged.eval()
-        sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64)
+        sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64)
         for i in range(_rank(), len(data), _world_size()):
             losses, positives = self._losses(self.averaged, [data[i]])
-            sums += torch.tensor([float(losses[name]) for name in LOSSES] + [positives], dtype=torch.float64)
-        means = _means(self._global_sum(sums))
+            sums += self._row(losses, positives)
+        means = self._means(sums)
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(means["total"])
         return means
@@ -123,7 +127,8 @@ class Training:
         features, mask = collate(videos)
         outputs: Outputs = model(features.to(self.device), mask.to(self.device))
         targets = self._targets(videos, outputs)
-        targets = Targets(*(t.to(self.device) for t in (targets.classes, targets.boundaries, targets.positive)))
+        parts = (targets.classes, targets.boundaries, targets.tags, targets.positive)
+        targets = Targets(*(part.to(self.device) for part in parts))
         targets = replace(targets, positive=targets.positive & outputs.mask)
         if self.recipe.model.boundary == "fraction":
             losses = paper_loss(outputs, targets)
@@ -136,6 +141,7 @@ class Training:
                 gamma=config.focal_gamma,
                 quality_weight=config.quality_weight,
                 boundary_weight=config.boundary_weight,
+                tag_weight=config.tag_weight,
             )
         return losses, int(targets.positive.sum())
 
@@ -154,6 +160,14 @@ class Training:
             radius=config.center_radius,
             edges=self.edges or (),
         )
+
+    def _row(self, losses: dict[str, Tensor], positives: int) -> Tensor:
+        return torch.tensor([*(float(losses[name].detach()) for name in self.terms), positives], dtype=torch.float64)
+
+    def _means(self, sums: Tensor) -> dict[str, float]:
+        """Of all workers' rows: each loss a positive step."""
+        *losses, positives = self._global_sum(sums).tolist()
+        return {name: loss / max(1.0, positives) for name, loss in zip(self.terms, losses, strict=True)}
 
     def _global_sum(self, value: Tensor) -> Tensor:
         """The sum over workers, made where their collective operations work (NCCL: on the GPU)."""
@@ -227,11 +241,6 @@ def _ema(decay: float):  # type: ignore[no-untyped-def]
         return (d * old + (1 - d) * new).to(old.dtype)
 
     return average
-
-
-def _means(sums: Tensor) -> dict[str, float]:
-    count = max(1.0, float(sums[-1]))
-    return {name: float(value) / count for name, value in zip(LOSSES, sums, strict=False)}
 
 
 def _rank() -> int:

@@ -165,6 +165,7 @@ class WindowedModel:
             outputs.classes[:, keep],
             outputs.boundaries[:, keep],
             quality,
+            outputs.tags[:, keep],
             outputs.mask[:, keep],
             steps[keep],
             outputs.stride[keep],

@@ -1,23 +1,29 @@
 """Comparing on Ray: recipes, features, folds and seeds on a small problem with a known answer."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from balletal.annotations import load_split, read_annotations
-from balletal.errors import InputError
+from balletal.errors import InputError, SpecMismatchError
 from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
 from balletal.metrics import evaluate_detections
 from balletal.projection import Projection
 from balletal.report.runs import read_results
+from balletal.tal.config import Recipe, recipe
 from balletal.tal.decoding import temper
+from balletal.tal.localizer import Localizer
+from balletal.tal.models import TemporalModel
+from balletal.tal.sequences import SequenceFile
 from tests.balletal.tal.conftest import SPEC
 from tests.workflows.corpus import Corpus
 from workflows.cli import build
@@ -110,6 +116,8 @@ def test_features_folds_and_seeds_are_measured_with_their_spread(
         assert metrics["features"] == "all"
         rows = sum(len(video.features) for video in FeatureStore.open(corpus.store).iter_videos(held[1 - k]))
         assert Projection.load(str(fold / "projection")).rows == rows  # fitted on the training videos alone
+    curves = [pd.read_csv(folder / "runs" / run["name"] / "losses.csv") for folder in (out, *folds)]
+    assert curves[0]["val_boundary"].tolist() == pytest.approx((curves[1] + curves[2])["val_boundary"].div(2).tolist())
 
     table = pd.read_csv(out / "summary.csv").set_index("features")
     for name in ("all", "half"):
@@ -171,6 +179,109 @@ def test_a_projection_of_other_videos_or_size_is_not_taken_for_this_one(corpus: 
         make_cells(config(corpus, tmp_path / "out", store=corpus.store, dim=3, split={"seed": 5}))
 
 
+@dataclass(frozen=True)
+class More:
+    """What can be learnt from besides: a store with twins of the corpus's videos, other videos, a bundle."""
+
+    store: str
+    extra: dict[str, str]
+    bundle: str
+
+
+@pytest.fixture(scope="module")
+def more(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> More:
+    folder = tmp_path_factory.mktemp("more")
+    stores = [FeatureStore.create(str(folder / "store"), spec) for spec in (SPEC, SPEC.replace(mirror=True))]
+    for video in FeatureStore.open(corpus.store).iter_videos():
+        for store in stores:
+            store.write_unit(video.video_id, 0, 0, video.features)
+    other = FeatureStore.create(str(folder / "other"), SPEC)
+    text = Path(corpus.annotations).read_text()
+    for name in ("v0", "v1"):
+        other.write_unit(f"{name}-other", 0, 0, stores[0].read(name).features + 1)
+        text = text.replace(f'"{name}"', f'"{name}-other"')
+    (folder / "other.json").write_text(text)
+    fitted, labels = Projection.load(corpus.projection), LabelSet.load("annchor-coarse")
+    model = recipe("cnn", "localize").model.model_copy(update=FINE["model"])
+    torch.manual_seed(3)
+    localizer = Localizer(
+        "old", labels, fitted, Recipe(model=model), TemporalModel(model, fitted.dim, len(labels)).eval()
+    )
+    localizer.save(str(folder / "bundle"))
+    extra = {"store": other.uri, "annotations": str(folder / "other.json")}
+    return More(stores[0].uri, extra, str(folder / "bundle"))
+
+
+def test_the_projection_is_fitted_on_further_videos_too_or_is_the_bundles(
+    corpus: Corpus, more: More, tmp_path: Path
+) -> None:
+    features = [
+        {"name": "plain", "store": more.store},
+        {"name": "mirrored", "store": more.store, "every": 2, "mirrored": True},
+        {"name": "extra", "store": more.store, "extra": [more.extra]},
+        {"name": "thin-extra", "store": more.store, "every": 2, "extra": [more.extra]},
+        {"name": "init", "store": more.store, "init": {"cnn": more.bundle}},
+    ]
+    wanted = config(corpus, tmp_path / "out", features=features, dim=3, split={"folds": 2})
+    for _ in range(2):  # made once, then found
+        cells = {cell.features: cell for cell in make_cells(wanted) if cell.fold == 0}
+    training = cells["plain"].split.video_ids("training")
+    rows = {name: sum(len(v.features) for v in cell.store.iter_videos(training)) for name, cell in cells.items()}
+    others = FeatureStore.open(more.extra["store"])
+    rows["extra"] += sum(len(v.features) for v in others.iter_videos())
+    rows["thin-extra"] += sum(len(v.features[::2]) for v in others.iter_videos())
+    for name in ("plain", "mirrored", "extra", "thin-extra"):
+        assert cells[name].projection.rows == rows[name], name
+    assert cells["init"].projection.digest == Projection.load(corpus.projection).digest
+    twin = FeatureStore.open(cells["mirrored"].store.uri, SPEC.replace(stride=16, mirror=True).spec_id)
+    assert twin.video_ids() == cells["mirrored"].store.video_ids()
+    assert [sorted(corpus.durations) for corpus in cells["thin-extra"].further] == [["v0-other", "v1-other"]]
+
+
+@pytest.mark.ray
+def test_what_is_learnt_besides_is_compared(corpus: Corpus, more: More, tmp_path: Path, ray_cluster: None) -> None:
+    all_of_it = {"mirrored": True, "extra": [more.extra], "init": {"cnn": more.bundle}}
+    features = [{"name": "all", "store": more.store} | all_of_it]
+    still = {"localize": FINE | {"optim": {"epochs": 1, "batch_size": 9, "lr": 1e-12, "weight_decay": 0.0}}}
+    wanted = config(corpus, tmp_path / "out", features=features, overrides=still, split={"folds": 2})
+    (run,) = compare(wanted, make_cells(wanted))["runs"]
+    assert (run["name"], run["videos"], len(run["folds"])) == ("all-cnn-localize", 12, 2)
+    begun = Localizer.load(more.bundle)
+    for k in range(2):
+        fold = tmp_path / "out" / "features" / "all" / f"fold{k}"
+        names = {one.video_id for one in SequenceFile(str(fold / "sequences" / "training.parquet"))}
+        training = set(load_split(str(fold / "split.json")).video_ids("training")) | {"v0-other", "v1-other"}
+        # The further store has no mirrored features, and is none the worse for it.
+        assert names == training | {f"{name}~mirrored" for name in training if "other" not in name}
+        found = Localizer.load(str(fold / "runs" / run["name"] / "bundle"))
+        assert found.about["init"] == begun.digest
+        torch.testing.assert_close(found.model.class_head.weight, begun.model.class_head.weight, atol=1e-6, rtol=0)
+
+
+def test_what_cannot_be_learnt_besides_is_named_before_training(corpus: Corpus, more: More, tmp_path: Path) -> None:
+    def cells(**setting: Any) -> None:
+        features = [{"name": "a", "store": corpus.store} | setting]
+        make_cells(config(corpus, tmp_path / "out", features=features, dim=3, split={"folds": 2}))
+
+    with pytest.raises(InputError, match="expected mirrored features of a video to train on"):
+        cells(mirrored=True)
+    with pytest.raises(InputError, match="not held out, found 6 that are"):
+        cells(extra=[{"store": corpus.store, "annotations": corpus.annotations}])
+    with pytest.raises(SpecMismatchError, match=r"bundle .* has feature spec"):
+        cells(every=2, init={"cnn": more.bundle})
+    assert not list((tmp_path / "out").rglob("config.yaml"))  # nothing is claimed for what is refused
+
+
+def test_bundles_to_begin_with_share_their_projection(corpus: Corpus, more: More, tmp_path: Path) -> None:
+    old = Localizer.load(more.bundle)
+    moved = replace(old, projection=replace(old.projection, mean=old.projection.mean + 1))
+    moved.save(str(tmp_path / "moved"))
+    init = {"cnn": more.bundle, "lstm": str(tmp_path / "moved")}
+    features = [{"name": "a", "store": corpus.store, "init": init}]
+    with pytest.raises(InputError, match="features a, init: expected bundles of one projection"):
+        make_cells(config(corpus, tmp_path / "out", features=features, models=["cnn", "lstm"]))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -182,6 +293,8 @@ def test_a_projection_of_other_videos_or_size_is_not_taken_for_this_one(corpus: 
         ({"features": [{"name": "a", "store": "s"}, {"name": "a", "store": "t"}]}, "names of their own"),
         ({"features": [{"name": "a/b", "store": "s"}]}, "features.0.name: string should match"),
         ({"features": [{"name": "a", "store": "s", "evry": 2}]}, "features.0.evry: extra inputs"),
+        ({"features": [{"name": "a", "store": "s", "extra": [{"store": "t"}]}]}, "extra.0.annotations: field required"),
+        ({"features": [{"name": "a", "store": "s", "init": {"lstm": "b"}}]}, "init: lstm is not compared"),
         ({"store": "s", "overrides": {"localise": {}}}, "localise is no recipe"),
         ({"store": "s", "models": ["transformer"], "recipes": ["paper"]}, "nothing to train"),
     ],

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from balletal.errors import InputError
 from balletal.segments import segment_table
-from schemas.arrow import DETECTIONS
+from schemas.arrow import DETECTIONS, TAGGED_DETECTIONS
 from workflows.export import main
 
 
@@ -38,6 +38,28 @@ def test_json_csv_and_back(tmp_path, export, detections):
         "u,2.0,3.0,A,0.75",
         "v,1.0,2.0,B,0.25",
     ]
+
+
+def test_tags_stay_with_their_detections(tmp_path, export):
+    tags = [["Backwards", "Slow"], [], ["Backwards"]]
+    table = segment_table("u", [0.0, 1.0, 2.0], [1.0, 2.0, 3.0], "A", score=[0.5, 0.25, 0.75], bundle=["abc"] * 3)
+    path = tmp_path / "detections.parquet"
+    table = pa.Table.from_pandas(table.assign(tags=tags), schema=TAGGED_DETECTIONS, preserve_index=False)
+    pq.write_table(table, path)
+    export(path, "--to", "json", "--out", tmp_path / "a.json")
+    export(tmp_path / "a.json", "--to", "csv", "--out", tmp_path / "a.csv")
+    export(tmp_path / "a.csv", "--to", "json", "--out", tmp_path / "b.json")
+    written = [json.loads((tmp_path / name).read_text())["results"]["u"] for name in ("a.json", "b.json")]
+    assert written[0] == written[1]
+    assert [item["tags"] for item in written[0]] == [["Backwards"], ["Backwards", "Slow"], []]
+    assert (tmp_path / "a.csv").read_text().splitlines()[:3] == [
+        "video,start,end,label,score,tags",
+        "u,0.0,1.0,A,0.5,Backwards;Slow",
+        "u,1.0,2.0,A,0.25,",
+    ]
+    export(path, "--to", "vtt", "--out", tmp_path / "a.vtt")
+    lines = (tmp_path / "a.vtt").read_text().splitlines()
+    assert [line for line in lines if line.startswith("A")] == ["A (Backwards, Slow) 50%", "A 25%", "A (Backwards) 75%"]
 
 
 def test_subtitles(tmp_path, export, detections):

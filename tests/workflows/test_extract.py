@@ -178,6 +178,17 @@ def test_the_dancer_is_tracked_once_a_video(
     assert len(store.track("mover", 0, 150)) == 50
 
 
+def test_mirror_is_an_option_of_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(*_: object, mirror: bool, **__: object) -> None:
+        raise InputError("mirror", expected="a look", found=str(mirror))
+
+    monkeypatch.setattr(workflows.extract, "spec_for", seen)
+    for more, mirror in (([], "False"), (["--mirror"], "True")):
+        command = ["extract", "--videos", "v", "--store", str(tmp_path), *more]
+        with pytest.raises(InputError, match=mirror):
+            CliRunner().invoke(build(), command, catch_exceptions=False)
+
+
 def _write_mover(path: Path, seconds: float, speed: float = 40.0) -> None:
     """A textured square that goes to and fro over a textured ground, pixels a second."""
     random = np.random.default_rng(0)

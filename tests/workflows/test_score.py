@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import typer
 
 from balletal.annotations import read_annotations
 from balletal.errors import InputError, SpecMismatchError
 from balletal.features.store import FeatureStore
+from balletal.tal.localizer import Localizer
+from balletal.tal.models import TemporalModel
 from schemas import arrow
-from workflows.score import main, score
+from workflows.score import _Localize, main, score
+from workflows.tables import write_detections
 
 
 def fill(store: FeatureStore, videos: int, seed: int = 0) -> None:
@@ -82,6 +87,34 @@ def test_a_store_with_a_bad_video(tiny_bundle, ray_cluster, tmp_path: Path) -> N
     limited = pd.read_parquet(out / "detections.parquet")
     assert limited.groupby("video_id").size().max() <= 3
     assert limited["score"].min() >= 0.05
+
+
+def test_tags_are_written_where_the_bundle_tells_them(tiny_bundle, tmp_path: Path) -> None:
+    plain = tiny_bundle.localizer
+    labels = replace(plain.labels, tags=("Backwards",))
+    model = TemporalModel(plain.recipe.model, plain.projection.dim, len(labels), 1).eval()
+    with torch.no_grad():
+        model.class_head.bias.zero_()
+        model.tag_head.bias.fill_(9.0)
+    replace(plain, labels=labels, model=model).save(str(tmp_path / "bundle"))
+    tagged = Localizer.load(str(tmp_path / "bundle"))
+    store = FeatureStore.create(str(tmp_path / "store"), plain.spec)
+    fill(store, 2)
+    batch = {"video_id": np.array(["v00", "v01"]), "duration": np.full(2, np.nan)}
+    for localizer, folder, schema in (
+        (tagged, str(tmp_path / "bundle"), arrow.TAGGED_DETECTIONS),
+        (plain, tiny_bundle.folder, arrow.DETECTIONS),
+    ):
+        found = _Localize(folder, store, {})(batch).to_pandas().drop(columns=["error", "message"])
+        assert len(found) > 0
+        for rows in (found, found.iloc[:0]):
+            write_detections(str(tmp_path), rows, localizer, ["v00"])
+            table = pq.read_table(tmp_path / "detections.parquet")
+            assert table.schema.equals(schema)
+            results = json.loads((tmp_path / "detections.json").read_text())["results"]
+            items = [item for items in results.values() for item in items]
+            assert len(items) == len(table) == len(rows)
+            assert all(item.get("tags") == (["Backwards"] if localizer.tags else None) for item in items)
 
 
 @pytest.mark.ray

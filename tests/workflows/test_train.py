@@ -7,14 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
+import schemas
 from balletal.annotations import (
     load_split,
     read_annotations,
@@ -25,12 +31,15 @@ from balletal.errors import InputError, SpecMismatchError
 from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
 from balletal.projection import Projection
+from balletal.tal.config import Recipe
 from balletal.tal.localizer import Localizer
+from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import SequenceFile
-from tests.balletal.tal.conftest import SPEC
-from tests.workflows.corpus import Corpus
+from schemas import arrow
+from tests.balletal.tal.conftest import SPEC, make_sequences
+from tests.workflows.corpus import Corpus, write_corpus
 from workflows.cli import build
-from workflows.train import prepare
+from workflows.train import prepare, resolve_recipe, train
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -71,6 +80,17 @@ def test_a_run_leaves_a_bundle_curves_and_metrics_and_is_not_repeated(
     )
     written = table[table["video_id"] == "v9"].reset_index(drop=True)
     assert np.allclose(found[["start", "end", "score"]], written[["start", "end", "score"]], atol=1e-6)
+
+    # Another run begins where this one ended: at no learning rate, and with no average of others, it stays there.
+    still = ["--set", "optim.lr=1e-12", "--set", "optim.weight_decay=0", "--set", "optim.epochs=1"]
+    begun = arguments(corpus, tmp_path / "begun", *still, "--init", str(out / "bundle"))
+    del begun[begun.index("--projection") : begun.index("--projection") + 2]
+    result = CliRunner().invoke(build(), begun)
+    assert result.exit_code == 0, result.output
+    assert "begins with bundle cnn-localize" in result.stderr
+    weights = Localizer.load(str(tmp_path / "begun" / "bundle")).model.named_parameters()
+    for name, weight in weights:
+        torch.testing.assert_close(weight, bundle.model.get_parameter(name), atol=1e-6, rtol=0, msg=name)
 
     stamp = (out / "bundle" / "model.safetensors").stat().st_mtime_ns
     again = CliRunner().invoke(build(), arguments(corpus, out))
@@ -171,6 +191,36 @@ def test_annotations_without_durations_take_them_from_the_features(corpus: Corpu
     np.testing.assert_allclose(rows.segments, mine[["start", "end"]])
 
 
+def test_tags_are_learnt_measured_and_told(tmp_path: Path) -> None:
+    """From annotations to detections: the label set has a tag, the features show it."""
+    corpus, labels = write_corpus(tmp_path / "corpus", label_set="annchor-fine"), LabelSet.load("annchor-fine")
+    store, projection = FeatureStore.open(corpus.store), Projection.load(corpus.projection)
+    annotated, out = read_annotations(corpus.annotations, labels), str(tmp_path / "run")
+    prepare(store, projection, annotated, labels, load_split(corpus.split), out)
+    read = {s.video_id: s.tags for s in SequenceFile(f"{out}/sequences/training.parquet")}
+    made = {s.video_id: s.tags for s in make_sequences(12, tags=1)[:9]}
+    assert read.keys() == made.keys()
+    assert all(np.array_equal(read[video], made[video]) for video in made)
+
+    settings = resolve_recipe("cnn", "localize", settings=[*SMALL, "model.dropout=0", "model.input_dropout=0"])
+    how = {"name": "t", "recipe_name": "localize", "alone": True}
+    metrics = train(store, projection, labels, settings, out, out, **how)
+    jsonschema.validate(metrics, schemas.json_schema("metrics"))
+    assert metrics["tags"]["tags"]["Backwards"]["f1"] > 0.8
+    assert "train_tag" in (tmp_path / "run" / "losses.csv").read_text()
+    bundle = Localizer.load(f"{out}/bundle")
+    assert bundle.tags == ("Backwards",)
+    table = pq.read_table(f"{out}/detections.parquet")
+    assert table.schema.equals(arrow.TAGGED_DETECTIONS)
+    written = read_annotations(f"{out}/detections.json", labels).segments
+    assert sorted(map(tuple, written["tags"])) == sorted(map(tuple, table["tags"].to_pylist()))
+    assert set(map(tuple, written["tags"])) == {(), ("Backwards",)}
+
+    other = annotated.tags.iloc[1:]
+    with pytest.raises(InputError, match="another videos, durations and segments"):
+        prepare(store, projection, replace(annotated, tags=other), labels, load_split(corpus.split), out)
+
+
 def test_features_of_another_spec_are_refused_with_both_named(corpus: Corpus, tmp_path: Path) -> None:
     other: FeatureSpec = SPEC.replace(stride=4)
     FeatureStore.create(str(tmp_path / "store"), other).write_unit("v0", 0, 0, np.zeros((3, 6)))
@@ -195,6 +245,99 @@ def test_wrong_options_are_named(corpus: Corpus, tmp_path: Path, more: tuple[str
     with pytest.raises(InputError, match=message):
         CliRunner().invoke(build(), arguments(corpus, tmp_path / "run", *more), catch_exceptions=False)
     assert not (tmp_path / "run").exists()
+
+
+def tiny_recipe(**model: Any) -> Recipe:
+    """One epoch that changes nothing."""
+    sizes = {"name": "cnn", "hidden": 8, "layers": 1, "upsample": 2, "substep_dim": 8, "substep_layers": 1}
+    optim = {"epochs": 1, "batch_size": 9, "lr": 1e-12, "weight_decay": 0.0}
+    return Recipe.model_validate({"model": sizes | model, "optim": optim})
+
+
+class TestInit:
+    """Beginning with the weights of another bundle; without Ray."""
+
+    @pytest.fixture
+    def labels(self) -> LabelSet:
+        return LabelSet.load("annchor-coarse")
+
+    @pytest.fixture
+    def ready(self, corpus: Corpus, labels: LabelSet, tmp_path: Path) -> str:
+        store, fitted = FeatureStore.open(corpus.store), Projection.load(corpus.projection)
+        known = read_annotations(corpus.annotations, labels)
+        prepare(store, fitted, known, labels, load_split(corpus.split), str(tmp_path / "ready"))
+        return str(tmp_path / "ready")
+
+    def begin(self, corpus: Corpus, labels: LabelSet, ready: str, out: Path, **more: Any) -> Localizer:
+        options = {"settings": tiny_recipe(), "projection": Projection.load(corpus.projection)} | more
+        options |= {"name": "begun", "recipe_name": "localize", "alone": True}
+        train(FeatureStore.open(corpus.store), labels=labels, prepared=ready, out=str(out), **options)
+        return Localizer.load(str(out / "bundle"))
+
+    def test_what_fits_is_copied_and_the_rest_is_named(
+        self, corpus: Corpus, labels: LabelSet, ready: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        recipe, fitted = tiny_recipe(), Projection.load(corpus.projection)
+        torch.manual_seed(5)
+        other = LabelSet("three", ("a", "b", "c"))
+        bundle = Localizer("three", other, fitted, recipe, TemporalModel(recipe.model, fitted.dim, 3))
+        found = self.begin(corpus, labels, ready, tmp_path / "run", init=bundle)
+        said = capsys.readouterr().err
+        assert "digest " + bundle.digest[:12] in said
+        assert "new: class_head.weight, class_head.bias" in " ".join(said.split())
+        theirs = dict(bundle.model.named_parameters())
+        for name, weight in found.model.named_parameters():
+            if not name.startswith("class_head"):
+                torch.testing.assert_close(weight, theirs[name], atol=1e-6, rtol=0, msg=name)
+        assert found.about["init"] == bundle.digest
+        with pytest.raises(InputError, match="another init"):
+            self.begin(corpus, labels, ready, tmp_path / "run")
+
+    def test_a_checkpoint_wins(self, corpus: Corpus, labels: LabelSet, ready: str, tmp_path: Path) -> None:
+        bundle = self.begin(corpus, labels, ready, tmp_path / "first")
+        once = self.begin(corpus, labels, ready, tmp_path / "run", init=bundle)
+        state = tmp_path / "run" / "checkpoints" / "state.pt"
+        kept = torch.load(state, weights_only=True)
+        kept["averaged"]["module.class_head.bias"] += 1
+        torch.save(kept, state)
+        (tmp_path / "run" / "metrics.json").unlink()
+        again = self.begin(corpus, labels, ready, tmp_path / "run", init=bundle)
+        torch.testing.assert_close(again.model.class_head.bias, once.model.class_head.bias + 1)
+
+    def test_other_encoders_and_projections_are_refused(
+        self, corpus: Corpus, labels: LabelSet, ready: str, tmp_path: Path
+    ) -> None:
+        bundle = self.begin(corpus, labels, ready, tmp_path / "first")
+        with pytest.raises(InputError, match="expected the encoder of a cnn, hidden 9, found that of a cnn, hidden 8"):
+            self.begin(corpus, labels, ready, tmp_path / "run", init=bundle, settings=tiny_recipe(hidden=9))
+        with pytest.raises(InputError, match="expected the encoder of a lstm"):
+            self.begin(corpus, labels, ready, tmp_path / "run", init=bundle, settings=tiny_recipe(name="lstm"))
+        fitted = Projection.load(corpus.projection)
+        replace(fitted, mean=fitted.mean + 1).save(str(tmp_path / "projection"))
+        command = arguments(corpus, tmp_path / "run", "--init", str(tmp_path / "first" / "bundle"))
+        command[command.index("--projection") + 1] = str(tmp_path / "projection")
+        with pytest.raises(InputError, match="expected that of bundle begun to begin with"):
+            CliRunner().invoke(build(), command, catch_exceptions=False)
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("without", "more", "message"),
+    [
+        ("--projection", (), "or --init"),
+        (None, ("--extra-store", "s"), "name one for each --extra-store"),
+        (None, ("--extra-annotations", "a"), "name one for each --extra-store"),
+    ],
+)
+def test_what_belongs_together_is_named_together(
+    corpus: Corpus, tmp_path: Path, without: str | None, more: tuple[str, ...], message: str
+) -> None:
+    command = arguments(corpus, tmp_path / "run", *more)
+    if without:
+        del command[command.index(without) : command.index(without) + 2]
+    result = CliRunner().invoke(build(), command)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
 
 
 def test_an_unknown_model_is_a_usage_error(corpus: Corpus, tmp_path: Path) -> None:

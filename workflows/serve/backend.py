@@ -58,7 +58,8 @@ class Model:
     @classmethod
     def of(cls, localizer: Localizer) -> "Model":
         version = str(localizer.about.get("version") or localizer.digest[:12])
-        return cls(localizer.name, version, localizer.digest, localizer.class_names(), localizer.spec)
+        names = localizer.class_names()
+        return cls(localizer.name, version, localizer.digest, names, localizer.spec, localizer.tags)
 
 
 def pick(models: Sequence[Model], name: str) -> Model | None:

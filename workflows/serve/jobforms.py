@@ -120,6 +120,7 @@ class Segment(BaseModel):
     start: float
     end: float
     score: float
+    tags: list[str] | None = Field(None, description="what else is said of it, by models that tell tags")
 
 
 class ResultsPage(BaseModel):

@@ -210,4 +210,4 @@ def _segment(row: Any, info: VideoInfo) -> dict[str, Any]:
         "start_frame": start_frame,
         "end_frame": end_frame,
         "score": float(row.score),
-    }
+    } | ({"tags": list(row.tags)} if hasattr(row, "tags") else {})

@@ -29,14 +29,16 @@ def segments_json(found: pd.DataFrame, model: str) -> list[dict[str, Any]]:
             "end": float(row.end),
             "score": float(np.float32(row.score)),
         }
+        | ({"tags": list(row.tags)} if getattr(row, "tags", None) is not None else {})
         for row in found.itertuples()
     ]
 
 
 def detections(job: Job, model: str) -> pd.DataFrame:
-    """Segment table with ``score`` of one model: by video, then as the localizer does; empty while there is none."""
+    """Segment table with ``score``, and ``tags`` where it has them, of one model: by video, then as the localizer does; empty while there is none."""
     try:
-        return read_table(job.path("results", model, "detections.parquet")).to_pandas()[list(DETECTION_COLUMNS)]
+        table = read_table(job.path("results", model, "detections.parquet")).to_pandas()
+        return table[[name for name in (*DETECTION_COLUMNS, "tags") if name in table]]
     except InputError:
         if files.exists(job.path("results", model, "run.json")):
             raise

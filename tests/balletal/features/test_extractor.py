@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -14,8 +14,9 @@ from balletal.errors import InputError, SpecMismatchError
 from balletal.features.extractor import Extractor, spec_for
 from balletal.features.units import FRAMES_PER_UNIT, read_unit
 from balletal.video.clips import VideoSegment, analysis_frames, plan_segments
-from balletal.video.decode import read_frames
+from balletal.video.decode import Frames, read_frames
 from balletal.video.probe import probe
+from balletal.video.track import CropTrack
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -262,6 +263,52 @@ class TestStreams:
             spec_for("i3d-flow", weights=weights)
         with pytest.raises(InputError, match="weights of the RGB stream"):
             spec_for("i3d-rgb+flow", weights=[flow_weights, weights])
+
+
+class TestMirror:
+    def test_features_are_those_of_flipped_pictures(
+        self, spec: FeatureSpec, extractor: Extractor, weights: Path, frames: np.ndarray
+    ) -> None:
+        unit = VideoSegment("a", "a.mp4", 0, 0, 2, 1.0)
+        mirrored = read_unit(unit, spec.replace(mirror=True), read=_showing(frames))
+        flipped = read_unit(unit, spec, read=_showing(frames[:, :, ::-1]))
+        found = Extractor(spec.replace(mirror=True), weights, "cpu").extract_unit(mirrored, 2)
+        np.testing.assert_array_equal(found, extractor.extract_unit(flipped, 2))
+        plain = extractor.extract_unit(read_unit(unit, spec, read=_showing(frames)), 2)
+        assert np.abs(found - plain).max(axis=1).min() > 1e-3
+
+    @pytest.mark.parametrize("mode", ["windowed", "dense"])
+    def test_flow_is_that_of_flipped_pictures(self, spec: FeatureSpec, frames: np.ndarray, mode: str) -> None:
+        spec = spec.replace(streams=("rgb", "flow"), flow="dis", mode=mode)
+        unit = VideoSegment("a", "a.mp4", 0, 0, 2, 1.0)
+        mirrored = read_unit(unit, spec.replace(mirror=True), read=_showing(frames))
+        flipped = read_unit(unit, spec, read=_showing(frames[:, :, ::-1]))
+        np.testing.assert_array_equal(mirrored.pixels, flipped.pixels)
+        assert mirrored.flow is not None
+        np.testing.assert_array_equal(mirrored.flow, flipped.flow)
+
+    def test_the_crop_is_that_of_the_plain_video(self, spec: FeatureSpec, long_video: str) -> None:
+        n = 8
+        where = np.tile(np.float32([0.3, 0.5]), (n, 1))  # left of the middle
+        side, shot = np.full(n, 0.6, np.float32), np.zeros(n, np.int32)
+        track = CropTrack(25, where, side, np.ones(n, bool), shot)
+        dancer = spec.replace(crop="dancer")
+        unit = VideoSegment("a", long_video, 0, 0, 1, 8.0)
+        plain, mirrored = (read_unit(unit, one, track).pixels for one in (dancer, dancer.replace(mirror=True)))
+        np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
+
+    def test_it_is_another_spec_and_plain_ones_stay_what_they_were(self, spec: FeatureSpec) -> None:
+        mirrored = spec.replace(mirror=True)
+        assert mirrored.spec_id != spec.spec_id
+        assert "mirror" not in spec.to_dict()
+        assert FeatureSpec.from_dict(mirrored.to_dict()) == mirrored
+        assert "mirrored" in str(mirrored)
+        assert "mirrored" not in str(spec)
+
+
+def _showing(pictures: np.ndarray) -> Callable[..., Frames]:
+    """A decoder of a video of these pictures."""
+    return lambda uri, fps, start, stop, **_: Frames(np.ascontiguousarray(pictures[start:stop]))
 
 
 def test_a_network_that_cannot_be_compiled_runs_without(

@@ -162,6 +162,23 @@ def test_open_names_the_specs_it_has_to_choose_from(tmp_path: Path) -> None:
         FeatureStore.open(str(tmp_path), "123")
 
 
+def test_mirrored_features_are_meant_where_they_are_named_alone(tmp_path: Path) -> None:
+    mirrored = FeatureStore.create(str(tmp_path), SPEC.replace(mirror=True)).spec
+    assert FeatureStore.open(str(tmp_path)).spec == mirrored
+    FeatureStore.create(str(tmp_path), SPEC)
+    assert FeatureStore.open(str(tmp_path)).spec == SPEC
+    assert FeatureStore.open(str(tmp_path), mirrored.spec_id).spec == mirrored
+
+
+def test_a_mirrored_spec_follows_the_plain_ones_tracks(tmp_path: Path) -> None:
+    plain = SPEC.replace(crop="dancer", tracker=TRACKER)
+    center, side, mover, shot = np.full((3, 2), 0.25), np.full(3, 0.5), np.ones(3, bool), np.zeros(3, int)
+    track = CropTrack(25.0, np.float32(center), np.float32(side), mover, np.int32(shot))
+    FeatureStore.create(str(tmp_path), plain).write_track("a", track)
+    twin = FeatureStore.create(str(tmp_path), plain.replace(mirror=True))
+    np.testing.assert_array_equal(twin.track("a", 0, 3).center, track.center)
+
+
 def test_a_spec_file_that_was_edited_is_refused(store: FeatureStore) -> None:
     uri = f"{store.uri}/features/spec={SPEC.spec_id}/_spec.json"
     files.write_json(uri, SPEC.to_dict() | {"stride": 8})

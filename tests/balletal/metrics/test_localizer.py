@@ -63,6 +63,24 @@ def test_metrics_keep_their_schema_and_the_model_runs_once_a_video(localizer, mo
     assert metrics["diagnosis"]["average_map"] == pytest.approx(metrics["detection"]["average_map"])
 
 
+def test_a_model_that_tells_tags_is_measured_on_them(localizer):
+    labels = LabelSet("tagged", localizer.labels.labels, ("Backwards",))
+    torch.manual_seed(0)
+    model = TemporalModel(localizer.recipe.model, 4, 3, 1)
+    bundle = Localizer("test", labels, localizer.projection, localizer.recipe, model)
+    plain = annotations("u")
+    # A step where one is found, with the tag in one case.
+    truth = bundle.localize(video("u", 30), duration=10.0, top_k=2).drop(columns=["score", "tags"])
+    tag = truth.iloc[:1].assign(label="Backwards")
+    _, metrics = evaluate_localizer(bundle, [video("u", 30)], Annotations(truth, plain.videos, tag))
+    jsonschema.validate(json.loads(json.dumps(metrics, allow_nan=False)), schemas.json_schema("metrics"))
+    assert metrics["tags"]["matched"] == 2
+    assert metrics["tags"]["tags"]["Backwards"]["annotated"] >= 1
+    _, metrics = evaluate_localizer(bundle, [video("u", 0)], plain)
+    jsonschema.validate(json.loads(json.dumps(metrics, allow_nan=False)), schemas.json_schema("metrics"))
+    assert metrics["tags"]["matched"] == 0
+
+
 def test_videos_without_features_are_measured_as_silence(localizer):
     table, metrics = evaluate_localizer(localizer, [video("u", 0)], annotations("u"))
     assert len(table) == 0

@@ -71,6 +71,7 @@ def _write_run(
             "epoch": epochs,
             "train_total": scale * (0.25 + 0.75 * np.exp(-epochs / 7)) + random.normal(0, scale / 60, 30),
             "val_total": scale * (0.45 + 0.55 * np.exp(-epochs / 6)) + random.normal(0, scale / 60, 30),
+            "val_boundary": scale * (0.26 + 0.31 * np.exp(-epochs / 6)),
         }
     ).to_csv(folder / "losses.csv", index=False)
     curve = np.array([0.62, 0.55, 0.44, 0.31, 0.17]) * (1.05 - noise)

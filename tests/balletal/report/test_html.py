@@ -133,6 +133,19 @@ def test_runs_of_older_measures_have_no_errors_section(comparison) -> None:
     assert 'href="#errors"' not in html
 
 
+def test_tags_have_a_table_where_a_run_tells_them(comparison) -> None:
+    folder = comparison(videos=2, runs=2)
+    assert "Precision, %</th><th" not in render(read_results(folder)).split('id="videos"')[0]
+    told = {"annotated": 12, "told": 20, "precision": 0.123, "recall": None, "f1": 0.456}
+    rewritten(folder / "runs" / "lstm-localize", tags={"tiou": 0.5, "matched": 3456, "tags": {HOSTILE: told}})
+    html = render(read_results(folder))
+    assert HOSTILE not in html
+    text = re.sub(r"\s+", " ", Page(html).text)
+    assert HOSTILE in text
+    for words in ("12 of 3,456", "12.3", "45.6", "Tags of the detections that find a step"):
+        assert words in text
+
+
 def test_seeds_give_mean_and_spread(comparison) -> None:
     folder = comparison(videos=2, runs=2)
     assert "standard deviation over seeds" not in render(read_results(folder))
@@ -145,6 +158,24 @@ def test_seeds_give_mean_and_spread(comparison) -> None:
     text = re.sub(r"\s+", " ", Page(render(read_results(folder))).text)
     assert "25.0 ± 7.1" in text
     assert "standard deviation over seeds" in text
+
+
+def test_folds_stand_beside_what_they_give_together(comparison) -> None:
+    folder = comparison(videos=3, runs=1)
+    assert "Pooled" not in render(read_results(folder))
+    run = folder / "runs" / "lstm-localize"
+    detection = json.loads((run / "metrics.json").read_text())["detection"]
+    classes = [{"Courus": [0.1]}, {"Courus": [0.1], "Pirouette": [0.2]}]
+    folds = [
+        {"videos": 2 - i, "detection": {"average_map": 0.2 + 0.1 * i, "ap_by_class": classes[i]}} for i in range(2)
+    ]
+    split = {"by": "variation", "seed": 7, "folds": 2}
+    rewritten(run, folds=folds, split=split, detection=detection | {"average_map": 0.1234})
+    html = render(read_results(folder))
+    row = "<td>12.3</td><td>25.0 ± 7.1</td><td>20.0</td><td>30.0</td>"
+    assert f'<th scope="row">lstm-localize</th>{row}' in html
+    assert "The folds hold out 2 and 1 videos, with steps of 1 and 2 classes" in html
+    assert "2 folds by variation, seed 7" in html
 
 
 def test_one_run_without_curves(comparison) -> None:

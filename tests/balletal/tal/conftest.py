@@ -17,8 +17,10 @@ def spec() -> FeatureSpec:
     return SPEC
 
 
-def make_sequences(videos: int, seed: int = 0, classes: int = 2) -> list[LabelledSequence]:
-    """Videos whose features say plainly where a step of which class is."""
+def make_sequences(
+    videos: int, seed: int = 0, classes: int = 2, noise: float = 0.1, tags: int = 0
+) -> list[LabelledSequence]:
+    """Videos whose features say plainly where a step of which class is, and whether its one tag goes with it."""
     rng = np.random.default_rng(seed)
     made = []
     for v in range(videos):
@@ -27,13 +29,16 @@ def make_sequences(videos: int, seed: int = 0, classes: int = 2) -> list[Labelle
         starts = np.arange(1.0, middle[-1] - 2, 3.0) + rng.uniform(0, 0.5)
         segments = np.stack([starts, starts + 1.2], -1)
         ids = rng.integers(0, classes, len(segments))
-        features = rng.normal(0, 0.1, (n, 6)).astype(np.float32)
-        for (start, end), c in zip(segments, ids, strict=True):
+        tagged = rng.random((len(segments), tags)) < 0.4
+        features = rng.normal(0, noise, (n, 6)).astype(np.float32)
+        for (start, end), c, tag in zip(segments, ids, tagged, strict=True):
             inside = (middle >= start) & (middle <= end)
             features[inside, c] += 2
             features[inside, 3] += middle[inside] - start
             features[inside, 4] += end - middle[inside]
-        made.append(LabelledSequence(f"v{v}", features, segments, ids.astype(np.int64), float(middle[-1] + 0.32)))
+            features[inside, 5] += 2 * tag.sum()
+        duration = float(middle[-1] + 0.32)
+        made.append(LabelledSequence(f"v{v}", features, segments, ids.astype(np.int64), tagged, duration))
     return made
 
 

@@ -7,8 +7,11 @@ from balletal.tal.augment import augmented, crop, stretch
 from balletal.tal.config import AugmentConfig, ModelConfig, OptimConfig, Recipe
 from balletal.tal.sequences import Grid
 
+from .conftest import make_sequences
 
-def test_long_videos_are_cropped_with_their_segments(spec, sequences):
+
+def test_long_videos_are_cropped_with_their_segments(spec):
+    sequences = make_sequences(1, tags=3)
     settings = Recipe(optim=OptimConfig(max_features=10), model=ModelConfig(upsample=2))
     grid = Grid.of(spec, 2)
     video = sequences[0]
@@ -17,10 +20,11 @@ def test_long_videos_are_cropped_with_their_segments(spec, sequences):
         assert len(part.features) == 10
         first = next(i for i in range(len(video.features)) if (video.features[i] == part.features[0]).all())
         shift = first * 8 / 25
-        for segment, label in zip(part.segments, part.classes, strict=True):
+        for segment, label, tags in zip(part.segments, part.classes, part.tags, strict=True):
             original = np.flatnonzero(np.isclose(video.segments[:, 0], segment[0] + shift))
             assert len(original) == 1
             assert video.classes[original[0]] == label
+            assert np.array_equal(video.tags[original[0]], tags)
     assert crop(video, grid, Recipe(model=ModelConfig(upsample=2)), 0.5) is video
 
 

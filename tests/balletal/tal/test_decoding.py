@@ -9,6 +9,8 @@ from balletal.tal.nms import soft_nms
 from balletal.tal.sequences import Grid
 from balletal.tal.targets import localize_targets
 
+from .conftest import make_sequences
+
 
 def _perfect(sequences, spec, upsample=2):
     """Outputs that say just what the targets want."""
@@ -21,25 +23,46 @@ def _perfect(sequences, spec, upsample=2):
     for b, sequence in enumerate(sequences):
         mask[b, : upsample * len(sequence.features)] = True
     classes = torch.where(targets.classes > 0, 8.0, -8.0)
-    return Outputs(classes, targets.boundaries, torch.full((len(sequences), steps), 8.0), mask, at, stride), grid
+    quality = torch.full((len(sequences), steps), 8.0)
+    tags = torch.where(targets.tags > 0, 8.0, -8.0)
+    return Outputs(classes, targets.boundaries, quality, tags, mask, at, stride), grid
 
 
 def test_perfect_outputs_decode_to_the_annotated_segments(spec, sequences):
     outputs, grid = _perfect(sequences, spec)
     for b, sequence in enumerate(sequences):
-        segments, scores, classes = decode(outputs, b, grid, sequence.duration, DecodeConfig())
+        segments, scores, classes, _ = decode(outputs, b, grid, sequence.duration, DecodeConfig())
         sure = scores > 0.9
         order = np.argsort(segments[sure, 0])
         assert segments[sure][order] == pytest.approx(sequence.segments, abs=1e-4)
         assert (classes[sure][order] == sequence.classes).all()
 
 
+def test_a_detection_has_the_tags_of_the_candidate_that_wins(spec):
+    sequences = make_sequences(4, tags=1)
+    outputs, grid = _perfect(sequences, spec)
+    for b, sequence in enumerate(sequences):
+        found = decode(outputs, b, grid, sequence.duration, DecodeConfig())
+        sure = found.take(found.scores > 0.9)
+        order = np.argsort(sure.segments[:, 0])
+        assert np.array_equal(sure.tags[order] > 0.5, sequence.tags)
+    # Where many overlap: as told at the point that said this segment, whatever NMS did to its score.
+    answers = read_outputs(_busy(300), 0, Grid(0.0, 0.1), (0.0, 30.0))
+    told = dict(zip(map(tuple, answers.segments), answers.tags[:, 0], strict=True))
+    found = decode(_busy(300), 0, Grid(0.0, 0.1), 100.0, DecodeConfig(block=10.0))
+    whole = [tuple(segment) in told for segment in found.segments]  # not cut at an end
+    assert sum(whole) > 100
+    kept = found.take(np.array(whole))
+    assert [told[tuple(segment)] for segment in kept.segments] == kept.tags[:, 0].tolist()
+
+
 def test_detections_are_sorted_bounded_and_within_the_video(spec, sequences):
     torch.manual_seed(0)
     mask = torch.ones(1, 50, dtype=torch.bool)
-    outputs = Outputs(torch.randn(1, 50, 3), torch.rand(1, 50, 2) * 30, torch.randn(1, 50), mask, *grid_points(50, 1))
+    said = torch.randn(1, 50, 3), torch.rand(1, 50, 2) * 30, torch.randn(1, 50), torch.zeros(1, 50, 0)
+    outputs = Outputs(*said, mask, *grid_points(50, 1))
     config = DecodeConfig(max_segments=17, block=4.0)
-    segments, scores, _ = decode(outputs, 0, Grid.of(spec, 1), 15.0, config)
+    segments, scores, *_ = decode(outputs, 0, Grid.of(spec, 1), 15.0, config)
     assert len(segments) == 5 * 2  # five blocks of twelve features; two of the 17 a minute each
     assert (np.diff(scores) <= 0).all()
     assert (scores <= 1).all()
@@ -51,9 +74,10 @@ def test_detections_are_sorted_bounded_and_within_the_video(spec, sequences):
 def test_constant_one_one_boundaries_give_nothing():
     # What the published models said of every step: start = end = 1, an empty segment at the video's end.
     answered = torch.ones(1, 9, dtype=torch.bool)
-    outputs = Outputs(torch.randn(1, 9, 2), torch.ones(1, 9, 2), torch.zeros(0), answered, *grid_points(9, 1))
-    segments, scores, classes = decode(outputs, 0, Grid(0, 1), 60.0, DecodeConfig())
-    assert len(segments) == len(scores) == len(classes) == 0
+    said = torch.randn(1, 9, 2), torch.ones(1, 9, 2), torch.zeros(0), torch.zeros(1, 9, 0)
+    outputs = Outputs(*said, answered, *grid_points(9, 1))
+    found = decode(outputs, 0, Grid(0, 1), 60.0, DecodeConfig())
+    assert [len(column) for column in found] == [0, 0, 0, 0]
 
 
 def test_class_scores_are_high_just_where_the_steps_are(spec, sequences):
@@ -71,7 +95,7 @@ def test_class_scores_are_high_just_where_the_steps_are(spec, sequences):
 def test_class_scores_of_the_paper_recipe_are_the_class_heads(spec):
     logits = torch.tensor([[[0.0, 3.0], [2.0, 0.0]]])
     answered = torch.ones(1, 2, dtype=torch.bool)
-    outputs = Outputs(logits, torch.ones(1, 2, 2), torch.zeros(0), answered, *grid_points(2, 1))
+    outputs = Outputs(logits, torch.ones(1, 2, 2), torch.zeros(0), torch.zeros(1, 2, 0), answered, *grid_points(2, 1))
     # Features every 0.32 s, the first one stands for 0.16-0.48 s; outside the grid its ends hold.
     scores = class_scores(outputs, 0, Grid.of(spec, 1), 9.0, DecodeConfig(), np.array([0.0, 0.3, 0.6, 5.0]))
     assert scores.argmax(1).tolist() == [1, 1, 0, 0]
@@ -82,8 +106,9 @@ def _busy(steps: int, classes: int = 2, length: float = 6.0) -> Outputs:
     """Answers of which each overlaps many others."""
     torch.manual_seed(0)
     mask = torch.ones(1, steps, dtype=torch.bool)
-    said = torch.rand(1, steps, 2) * length
-    return Outputs(torch.randn(1, steps, classes), said, torch.randn(1, steps), mask, *grid_points(steps, 1))
+    boundaries = torch.rand(1, steps, 2) * length
+    said = torch.randn(1, steps, classes), boundaries, torch.randn(1, steps), torch.randn(1, steps, 1)
+    return Outputs(*said, mask, *grid_points(steps, 1))
 
 
 def test_blocks_leave_no_seams():

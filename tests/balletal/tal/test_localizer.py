@@ -156,6 +156,51 @@ def test_a_fine_bundle_answers_coarse_labels(localizer):
         localizer.localize(video(), coarse=True)
 
 
+def tagged(localizer: Localizer, labels: LabelSet) -> Localizer:
+    torch.manual_seed(0)
+    model = TemporalModel(localizer.recipe.model, 4, len(labels), len(labels.tags)).eval()
+    with torch.no_grad():  # neither all nor nothing has the tag
+        model.tag_head.weight.copy_(torch.tensor([1.0, -1.0] * 4))
+        model.tag_head.bias.zero_()
+    return Localizer("tagged", labels, localizer.projection, localizer.recipe, model)
+
+
+def test_a_bundle_with_tags_comes_back_and_says_so(localizer, tmp_path):
+    bundle = tagged(localizer, LabelSet("two", ("Pirouette", "GrandJete"), tags=("Backwards",)))
+    bundle.save(str(tmp_path))
+    read = Localizer.load(str(tmp_path))
+    assert read.tags == ("Backwards",)
+    assert "the tags Backwards" in (tmp_path / "card.md").read_text()
+    found = read.localize(video())
+    assert {tuple(names) for names in found["tags"]} == {(), ("Backwards",)}
+    pd.testing.assert_frame_equal(found, bundle.localize(video()))
+    pd.testing.assert_frame_equal(found.drop(columns="tags"), localizer.localize(video()))
+    jsonschema.validate(json.loads((tmp_path / "bundle.json").read_text()), schemas.json_schema("bundle"))
+
+
+def test_a_bundle_that_does_not_tell_the_tags_of_its_label_set_is_read(localizer, tmp_path):
+    bundle = replace(localizer, labels=LabelSet("two", ("Pirouette", "GrandJete"), tags=("Backwards",)))
+    bundle.save(str(tmp_path))
+    read = Localizer.load(str(tmp_path))
+    assert read.tags == ()
+    assert "tags" not in read.localize(video())
+
+
+def test_coarse_detections_keep_their_tags(localizer):
+    sides = LabelSet(
+        "sides", ("TurnRight", "TurnLeft"), ("Backwards",), coarse=(("TurnRight", "Turn"), ("TurnLeft", "Turn"))
+    )
+    bundle = tagged(localizer, sides)
+    found = bundle.localize(video(), coarse=True)
+    # Of the points that fine detections are made of, and told there: one segment has one answer.
+    fine = {(row.start, row.end): row.tags for row in bundle.localize(video()).itertuples()}
+    both = [(fine[row.start, row.end], row.tags) for row in found.itertuples() if (row.start, row.end) in fine]
+    assert set(found.label) == {"Turn"}
+    assert len(both) > 10
+    assert all(one == other for one, other in both)
+    assert {tuple(names) for _, names in both} == {(), ("Backwards",)}
+
+
 def test_class_scores_of_a_long_video_are_those_of_the_whole_sequence(localizer):
     recipe = localizer.recipe
     short = recipe.model_copy(update={"decode": recipe.decode.model_copy(update={"window": 40})})

@@ -8,12 +8,12 @@ from balletal.tal.sequences import collate
 MODELS = ["lstm", "cnn", "transformer"]
 
 
-def _model(name: str, boundary: str = "distance", upsample: int = 2, **options: int) -> TemporalModel:
+def _model(name: str, boundary: str = "distance", upsample: int = 2, tags: int = 2, **options: int) -> TemporalModel:
     torch.manual_seed(0)
     layers = 2 if name == "lstm" else 3
     sizes = {"hidden": 8, "layers": layers, "upsample": upsample, "substep_dim": 8, "substep_layers": 2, "heads": 2}
     config = ModelConfig(name=name, boundary=boundary, **sizes | {"reach": 3, "substep_reach": 2} | options)
-    return TemporalModel(config, in_dim=6, num_classes=3)
+    return TemporalModel(config, in_dim=6, num_classes=3, num_tags=tags)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -27,8 +27,17 @@ def test_shapes(name, boundary, upsample, sequences):
     assert (outputs.boundaries >= 0).all()
     assert outputs.mask.sum() == mask.sum() * upsample
     assert outputs.quality.shape == ((3, steps) if boundary == "distance" else (0,))
+    assert outputs.tags.shape == (3, steps, 2 if boundary == "distance" else 0)
     if boundary == "fraction":
         assert (outputs.boundaries <= 1).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_tags_a_model_is_what_it_would_be_beside_them(name):
+    plain, tagged = _model(name, tags=0).state_dict(), _model(name).state_dict()
+    assert set(tagged) - set(plain) == {"tag_head.weight", "tag_head.bias"}
+    assert all(torch.equal(value, tagged[key]) for key, value in plain.items())
+    assert set(_model(name, "fraction", 1).state_dict()) == set(_model(name, "fraction", 1, tags=0).state_dict())
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -53,7 +62,7 @@ def test_a_video_is_answered_alike_alone_and_in_a_padded_batch(name, options, tr
     same = [both.index(point) for point in torch.stack([alone.at, alone.stride], 1).tolist()]
     assert torch.equal(alone.mask, together.mask[pick, same])
     assert together.mask[pick].sum() == alone.mask.sum()
-    for one, many in zip(alone[:3], together[:3], strict=True):
+    for one, many in zip(alone[:4], together[:4], strict=True):
         assert torch.allclose(one[alone.mask], many[pick, same][alone.mask], atol=1e-5)
 
 
@@ -67,7 +76,7 @@ def test_a_stretch_gives_what_the_whole_video_does(name):
     inner = (at > 50 * 2) & (at < 55 * 2)
     both = torch.stack([whole.at, whole.stride], 1).tolist()
     same = [both.index(point) for point in torch.stack([at, part.stride], 1)[inner].tolist()]
-    for one, many in zip(part[:3], whole[:3], strict=True):
+    for one, many in zip(part[:4], whole[:4], strict=True):
         assert torch.allclose(one[0, inner], many[0, same], atol=1e-5)
 
 
@@ -97,7 +106,7 @@ def test_a_video_of_one_feature_can_be_trained_on_and_scored(name):
     model = _model(name)
     for mode in (True, False):
         outputs = model.train(mode)(torch.randn(1, 1, 6), torch.ones(1, 1, dtype=torch.bool))
-        assert all(torch.isfinite(x).all() for x in outputs[:3])
+        assert all(torch.isfinite(x).all() for x in outputs[:4])
 
 
 def test_the_lstm_sees_the_whole_video_and_the_others_their_neighbourhood():

@@ -1,10 +1,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from balletal.errors import InputError
 from balletal.tal.sequences import Grid, SequenceFile, collate, write_sequences
+
+from .conftest import make_sequences
 
 
 def test_a_sub_step_lies_where_its_feature_saw(spec):
@@ -30,6 +33,21 @@ def test_sequences_come_back_as_written(tmp_path, sequences):
         np.testing.assert_array_equal(after.classes, before.classes)
     with pytest.raises(IndexError):
         read[8]
+
+
+def test_tags_come_back_and_a_file_without_them_has_no_column(tmp_path):
+    tagged = make_sequences(3, tags=2)
+    tagged.append(
+        replace(tagged[0], segments=np.zeros((0, 2)), classes=np.zeros(0, np.int64), tags=np.zeros((0, 2), bool))
+    )
+    uris = [str(tmp_path / f"{n}.parquet") for n in (0, 2)]
+    write_sequences(uris[0], make_sequences(3), dim=6, meta={})
+    write_sequences(uris[1], tagged, dim=6, meta={}, num_tags=2)
+    assert [len(pq.read_schema(uri)) for uri in uris] == [6, 7]
+    assert [s.tags.shape[1] for s in SequenceFile(uris[0])] == [0, 0, 0]
+    for before, after in zip(tagged, SequenceFile(uris[1]), strict=True):
+        np.testing.assert_array_equal(after.tags, before.tags, strict=True)
+    assert np.concatenate([s.tags for s in tagged]).any(0).all()
 
 
 def test_a_video_without_segments_keeps_its_shape(tmp_path, sequences):

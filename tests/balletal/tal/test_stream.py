@@ -23,7 +23,7 @@ STRIDE_S = 8 / 25
 
 
 @cache
-def localizer(name: str = "cnn", levels: int = 1, boundary: str = "distance", **decode) -> Localizer:
+def localizer(name: str = "cnn", levels: int = 1, boundary: str = "distance", tags: int = 0, **decode) -> Localizer:
     moments = Moments(6)
     moments.update(np.random.default_rng(0).normal(size=(50, 6)))
     upsample = 2 if boundary == "distance" else 1
@@ -42,10 +42,14 @@ def localizer(name: str = "cnn", levels: int = 1, boundary: str = "distance", **
         optim=OptimConfig(max_features=60),
     )
     torch.manual_seed(0)
-    model = TemporalModel(recipe.model, 4, 2)
+    model = TemporalModel(recipe.model, 4, 2, tags)
     with torch.no_grad():
         model.class_head.weight.mul_(5)  # an untrained model that is sure of something
-    return Localizer(f"{name}-test", LabelSet("two", ("Pirouette", "GrandJete")), fit(moments, SPEC, 4), recipe, model)
+        if model.num_tags:  # and of which neither all nor nothing has a tag
+            model.tag_head.weight.copy_(torch.tensor([[1.0, -1.0] * 4, [1.0, 1.0, -1.0, -1.0] * 2]))
+            model.tag_head.bias.zero_()
+    labels = LabelSet("two", ("Pirouette", "GrandJete"), ("Backwards", "Slow")[:tags])
+    return Localizer(f"{name}-test", labels, fit(moments, SPEC, 4), recipe, model)
 
 
 def features(clips: np.ndarray) -> np.ndarray:
@@ -54,7 +58,7 @@ def features(clips: np.ndarray) -> np.ndarray:
 
 
 def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    table = pd.concat(parts)[list(DETECTION_COLUMNS)]
+    table = pd.concat(parts).drop(columns="id")
     return table.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
 
 
@@ -65,9 +69,10 @@ def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     st.lists(st.tuples(st.integers(1, 90), st.sampled_from([0, 0, 0, 1, 5, 70])), min_size=1, max_size=6),
     st.sampled_from([None, 20.0, 300.0]),
     st.booleans(),
+    st.sampled_from([0, 2]),
 )
-def test_final_detections_are_those_of_the_whole_video(name, levels, chunks, duration, looks):
-    bundle = localizer(name, levels)
+def test_final_detections_are_those_of_the_whole_video(name, levels, chunks, duration, looks, tags):
+    bundle = localizer(name, levels, tags=tags)
     gaps = np.cumsum([gap for _, gap in chunks])
     sizes = [size for size, _ in chunks]
     clips = np.arange(sum(sizes)) + np.repeat(gaps, sizes)
@@ -84,6 +89,7 @@ def test_final_detections_are_those_of_the_whole_video(name, levels, chunks, dur
     pd.testing.assert_frame_equal(joined(found), whole, check_exact=True)
     ids = pd.concat(found)["id"]
     assert ids.is_unique
+    assert ("tags" in whole) is (tags > 0)
 
 
 @pytest.mark.parametrize("name", ["lstm", "cnn", "transformer", "paper"])
@@ -132,6 +138,20 @@ def test_a_provisional_detection_keeps_its_id_until_it_is_final():
     assert len(rest)
     columns = [*DETECTION_COLUMNS, "id"]  # nothing came in between: what is provisional becomes final as it is
     pd.testing.assert_frame_equal(provisional[columns], rest[columns])
+
+
+def test_tags_come_with_every_detection_and_change_nothing_else():
+    clips = np.arange(200)
+    rows, start_s = features(clips), clips * STRIDE_S
+    stream, plain = localizer(tags=2).stream(), localizer().stream()
+    for part, other in (
+        (stream.push(rows, start_s), plain.push(rows, start_s)),
+        (stream.provisional(), plain.provisional()),
+        (stream.finish(), plain.finish()),
+    ):
+        assert set(map(tuple, part["tags"])) == {(), ("Backwards",), ("Slow",), ("Backwards", "Slow")}
+        pd.testing.assert_frame_equal(part.drop(columns="tags"), other)
+    assert list(stream.provisional().columns) == [*DETECTION_COLUMNS, "id", "tags"]  # with no row
 
 
 def test_provisional_detections_come_before_the_final_ones():

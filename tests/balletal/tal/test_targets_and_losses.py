@@ -10,6 +10,8 @@ from balletal.tal.models import Outputs, grid_points
 from balletal.tal.sequences import Grid
 from balletal.tal.targets import Targets, assign, duration_edges, localize_targets, paper_targets
 
+from .conftest import make_sequences
+
 AT, STRIDE = np.arange(40) * 0.1 + 0.05, np.full(40, 0.1)
 
 
@@ -105,7 +107,7 @@ def test_focal_with_gamma_0_is_weighted_cross_entropy():
 
 def _outputs(b: int, t: int, c: int, mask: torch.Tensor) -> Outputs:
     torch.manual_seed(0)
-    made = [torch.randn(b, t, c), torch.rand(b, t, 2), torch.randn(b, t)]
+    made = [torch.randn(b, t, c), torch.rand(b, t, 2), torch.randn(b, t), torch.zeros(b, t, 0)]
     return Outputs(*(x.requires_grad_() for x in made), mask, *grid_points(t, 1))
 
 
@@ -140,12 +142,28 @@ def test_a_batch_without_any_segment_has_a_finite_loss_and_gradient(spec, sequen
     assert torch.isfinite(outputs.classes.grad).all()
 
 
+def test_tags_are_learnt_at_positive_points_alone(spec):
+    sequences = make_sequences(2, tags=2)
+    targets = localize_targets(sequences, Grid.of(spec, 1), 1, 2, **points(40), radius=1.5)
+    assert 0 < targets.tags.sum() < targets.tags[targets.positive].numel()
+    assert not targets.tags[~targets.positive].any()
+    outputs = _outputs(2, 40, 2, torch.ones(2, 40, dtype=torch.bool))._replace(
+        tags=torch.zeros(2, 40, 2, requires_grad=True)
+    )
+    weights = {"alpha": 0.25, "gamma": 2.0, "quality_weight": 0.5, "boundary_weight": 1.0}
+    losses = localize_loss(outputs, targets, **weights, tag_weight=0.3)
+    assert losses["tag"].item() == pytest.approx(np.log(2) * 2 * int(targets.positive.sum()), rel=1e-5)
+    without = localize_loss(outputs, targets, **weights)["total"]
+    assert (losses["total"] - without).item() == pytest.approx(0.3 * losses["tag"].item(), rel=1e-3)
+    losses["total"].backward()
+    assert torch.equal(outputs.tags.grad.any(-1), targets.positive)
+
+
 def test_perfect_boundaries_cost_nothing():
     positive = torch.ones(1, 3, dtype=torch.bool)
     boundaries = torch.rand(1, 3, 2) + 0.1
-    targets = Targets(torch.ones(1, 3, 1), boundaries, positive)
-    outputs = Outputs(
-        torch.full((1, 3, 1), 30.0), boundaries.clone(), torch.full((1, 3), 30.0), positive, *grid_points(3, 1)
-    )
-    losses = localize_loss(outputs, targets, alpha=0.25, gamma=2, quality_weight=1, boundary_weight=1)
+    targets = Targets(torch.ones(1, 3, 1), boundaries, torch.ones(1, 3, 1), positive)
+    sure = torch.full((1, 3, 1), 30.0)
+    outputs = Outputs(sure, boundaries.clone(), sure[..., 0], sure, positive, *grid_points(3, 1))
+    losses = localize_loss(outputs, targets, alpha=0.25, gamma=2, quality_weight=1, boundary_weight=1, tag_weight=1)
     assert losses["total"].item() == pytest.approx(0, abs=1e-5)

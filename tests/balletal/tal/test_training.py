@@ -124,3 +124,24 @@ def test_recipes_that_could_not_be_used_are_refused_before_training(spec):
         ModelConfig(name="transformer", hidden=30)
     with pytest.raises(InputError, match=r"decode\.window"):
         start(recipe("cnn", "localize").model_copy(update={"decode": DecodeConfig(window=4)}), spec)
+
+
+def test_tags_are_learnt_beside_the_classes_and_only_where_they_can_be_told(spec):
+    settings = small(epochs=40)
+    training = Training(settings, spec, in_dim=6, num_classes=2, num_tags=1, steps_per_epoch=2)
+    videos, unseen = make_sequences(8, tags=1), make_sequences(3, seed=1, tags=1)
+    before = training.validate(unseen)
+    for _ in range(40):
+        trained = training.train_epoch(videos)
+    after = training.validate(unseen)
+    assert after["tag"] < 0.5 * before["tag"]  # 0.9 is as low as the share of tagged steps alone could bring it
+    assert after["class"] < 0.5 * before["class"]
+    assert list(trained) == ["class", "boundary", "quality", "tag", "total"]
+    plain = Training(recipe("cnn", "paper"), spec, in_dim=6, num_classes=2, num_tags=1, steps_per_epoch=2)
+    assert list(plain.validate(unseen)) == ["class", "boundary", "quality", "total"]
+
+
+def test_a_recipe_without_tags_of_its_own_is_written_as_before():
+    assert "tag_weight" not in Recipe().model_dump(mode="json")["loss"]
+    changed = Recipe(loss=LossConfig(tag_weight=0.5))
+    assert Recipe.model_validate(changed.model_dump(mode="json")) == changed

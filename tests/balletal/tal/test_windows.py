@@ -22,7 +22,7 @@ def _recipe(name: str, decode: DecodeConfig | None = None, **options) -> Recipe:
 
 def _model(recipe: Recipe) -> TemporalModel:
     torch.manual_seed(0)
-    return TemporalModel(recipe.model, in_dim=4, num_classes=3).eval()
+    return TemporalModel(recipe.model, in_dim=4, num_classes=3, num_tags=2).eval()
 
 
 @pytest.fixture
@@ -84,12 +84,13 @@ def test_windows_give_what_the_whole_sequence_gives(name, options, n, projection
     windows += [rest] if (rest := reader.rest()) is not None else []
     assert (len(windows) > 1) is (n > 60)
 
-    said = [torch.cat([window.outputs[i] for window in windows], dim) for i, dim in enumerate((1, 1, 1, 1, 0, 0))]
-    order = np.lexsort((said[4].numpy(), said[5].numpy()))
+    said = [torch.cat([window.outputs[i] for window in windows], dim) for i, dim in enumerate((1, 1, 1, 1, 1, 0, 0))]
+    *_, at, stride = said
+    order = np.lexsort((at.numpy(), stride.numpy()))
     real = whole.mask[0]
-    assert torch.equal(said[4][order], whole.at[real])
-    assert torch.equal(said[5][order], whole.stride[real])
-    for i in range(3):
+    assert torch.equal(at[order], whole.at[real])
+    assert torch.equal(stride[order], whole.stride[real])
+    for i in range(4):
         assert torch.allclose(said[i][:, order], whole[i][:, real], atol=1e-5)
 
 
