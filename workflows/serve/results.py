@@ -35,7 +35,10 @@ def segments_json(found: pd.DataFrame, model: str) -> list[dict[str, Any]]:
 
 
 def detections(job: Job, model: str) -> pd.DataFrame:
-    """Segment table with ``score``, and ``tags`` where it has them, of one model: by video, then as the localizer does; empty while there is none."""
+    """Segment table with ``score``, and ``tags`` where it tells them, of one model; empty while there is none.
+
+    By video, then as the localizer does.
+    """
     try:
         table = read_table(job.path("results", model, "detections.parquet")).to_pandas()
         return table[[name for name in (*DETECTION_COLUMNS, "tags") if name in table]]
