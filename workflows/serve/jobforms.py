@@ -120,7 +120,9 @@ class Segment(BaseModel):
     start: float
     end: float
     score: float
-    tags: list[str] | None = Field(None, description="what else is said of it, by models that tell tags")
+    tags: list[str] | None = Field(
+        None, exclude_if=lambda tags: tags is None, description="what else is said of it, by models that tell tags"
+    )
 
 
 class ResultsPage(BaseModel):

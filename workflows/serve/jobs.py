@@ -225,7 +225,7 @@ def remove(here: Here, owner: Owner, job_id: Id) -> None:
     job.remove()
 
 
-@router.get("/v1/jobs/{job_id}/results", responses=answers(404), response_model_exclude_none=True)
+@router.get("/v1/jobs/{job_id}/results", responses=answers(404))
 def results(
     here: Here,
     owner: Owner,
