@@ -14,7 +14,7 @@ from balletal.client import Client, Event, Job
 from balletal.errors import InputError
 from balletal.video.probe import VIDEO_SUFFIXES
 from workflows.console import FAILED, SOME_VIDEOS_FAILED, finish, print_json, run, say
-from workflows.request import HERE, Json, MinScore, TokenFile, TopK, Url, connect, print_table, send, video_input
+from workflows.request import HERE, Json, MinScore, TokenFile, TopK, Url, connect, print_table, send, step, video_input
 
 app = typer.Typer(help="Jobs of a running service: begin, watch, fetch results.", no_args_is_help=True)
 
@@ -160,13 +160,14 @@ def _format(out: str) -> Format:
 
 def _print(client: Client, found: pd.DataFrame, json: bool) -> None:
     if json:
-        print_json(found.to_dict("records"))
+        rows = found.to_dict("records")  # not every model tells tags
+        print_json([{k: v for k, v in row.items() if k != "tags" or isinstance(v, list)} for row in rows])
         return
     names = {video.video_id: video.name for video in client.videos()}
     table = Table("video", "model", "start", "end", "score", "step", box=None)
     for row in found.itertuples():
         times = (f"{row.start:.2f}", f"{row.end:.2f}", f"{row.score:.2f}")
-        table.add_row(*map(Text, (names.get(row.video_id, row.video_id), row.model, *times, row.label)))
+        table.add_row(*map(Text, (names.get(row.video_id, row.video_id), row.model, *times)), step(row))
     print_table(table)
 
 

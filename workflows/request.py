@@ -1,4 +1,4 @@
-"""`balletal request`: ask a service that runs somewhere; it needs no model and no Ray here."""
+"""`balletal request`: ask a service that runs somewhere. No model is loaded and no Ray started."""
 
 import os
 import shlex
@@ -44,6 +44,12 @@ def connect(url: str, token_file: str | None) -> Client:
 def print_table(table: Table) -> None:
     """A result for a person, on stdout; all of it where that is no terminal."""
     Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+def step(row: Any) -> Text:
+    """The label of a row of a segment table, and its tags."""
+    tags = getattr(row, "tags", None)
+    return Text(f"{row.label} ({', '.join(tags)})" if isinstance(tags, list) and tags else row.label)
 
 
 def send(client: Client, path: str, resume: str | None = None) -> Video:
@@ -114,7 +120,7 @@ def localize(
         return
     table = Table("start", "end", "score", "step", box=None)
     for row in result.segments.itertuples():
-        table.add_row(f"{row.start:.2f}", f"{row.end:.2f}", f"{row.score:.2f}", Text(row.label))
+        table.add_row(f"{row.start:.2f}", f"{row.end:.2f}", f"{row.score:.2f}", step(row))
     print_table(table)
     name = "{name}@{version}".format(**result.model)
     say(f"{len(result.segments)} steps in {result.video['duration']:.2f} s of video, by {name}")

@@ -151,6 +151,7 @@ class Segment(_Body):
     start: float
     end: float
     score: float
+    tags: list[str] | None = None
 
 
 class Segments(_Body):
@@ -159,10 +160,10 @@ class Segments(_Body):
     segments: tuple[Segment, ...]
 
     def table(self) -> pd.DataFrame:
-        """Segment table with ``score`` and ``model``."""
+        """Segment table with ``score`` and ``model``, and ``tags`` where a model tells them."""
         columns = {name: [getattr(one, name) for one in self.segments] for name in Segment.model_fields}
-        model = pd.Series(columns.pop("model"), dtype="str")
-        return segment_table(**columns).assign(model=model)
+        model, tags = pd.Series(columns.pop("model"), dtype="str"), columns.pop("tags")
+        return _tagged(segment_table(**columns).assign(model=model), tags)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class Result:
     """What was found in one video.
 
     Attributes:
-        segments: segment table with ``score``, ``start_frame`` and ``end_frame``; sorted by start, then falling score.
+        segments: segment table with ``score``, ``start_frame`` and ``end_frame``, and ``tags`` (lists of names) where
+            the model tells them; sorted by start, then falling score.
         video, model: facts of them.
         warnings: what one should know, in words.
         body: all of it as the service told it (schemas/result.schema.json).
@@ -202,5 +204,10 @@ class Result:
         """From the service's JSON."""
         names = ("start", "end", "label", "score", "start_frame", "end_frame")
         columns = {name: [one[name] for one in body["segments"]] for name in names}
-        table = segment_table(video_id, **columns)
+        table = _tagged(segment_table(video_id, **columns), [one.get("tags") for one in body["segments"]])
         return cls(table, body["video"], body["model"], tuple(body["warnings"]), body)
+
+
+def _tagged(table: pd.DataFrame, tags: list[list[str] | None]) -> pd.DataFrame:
+    """With the column ``tags``, lists of names or None, if there are any lists."""
+    return table if all(one is None for one in tags) else table.assign(tags=pd.Series(tags, dtype=object))

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from balletal.client.bodies import Models, Result, Upload, Video, Videos
-from balletal.client.http import Http, checked_id, foreign, parsed
 from balletal.client.jobs import Jobs
+from balletal.client.transport import Http, checked_id, foreign, parsed
 from balletal.errors import InputError, ServiceError
 
 _OFFSET = "urn:balletal:offset"

@@ -13,7 +13,7 @@ import requests
 
 from balletal import files
 from balletal.client.bodies import Event, Failure, Failures, Job, JobsPage, Segments
-from balletal.client.http import Http, checked_id, foreign, parsed
+from balletal.client.transport import Http, checked_id, foreign, parsed
 
 _RECONNECT_S = (0.5, 1.5)
 """Between connections to the events of a job: at least, and at most."""
@@ -109,7 +109,8 @@ class Jobs:
         """What was found, in pages of up to ``limit`` segments; there is at least one, so that they can be joined.
 
         Yields:
-            Segment tables with ``score`` and ``model``: by model, video and time.
+            Segment tables with ``score`` and ``model``, and ``tags`` (lists of names) where there are some: by model,
+            video and time.
         """
         asked = {"model": model, "label": label, "min_score": min_score, "limit": limit}
         for page in self._http.pages(f"{_path(job_id)}/results", Segments, **asked):

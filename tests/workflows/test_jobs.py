@@ -25,7 +25,9 @@ def test_a_job_of_a_folder_from_submission_to_its_table(balletal: Balletal, clip
     job_id = done.stderr.split()[1]
     every = json.loads(balletal("jobs", "results", job_id, "--json").stdout)
     assert len(every) == 12
-    assert set(every[0]) == {"video_id", "start", "end", "label", "score", "model"}
+    assert set(every[-1]) == {"video_id", "start", "end", "label", "score", "model"}
+    assert every[0]["tags"] == ["Backwards"]
+    assert rows[0][-2:] == ["A", "(Backwards)"]
     done = balletal("jobs", "results", job_id, "--out", tmp_path / "found.csv", "--model", "other", "--min-score", 0.1)
     assert f"csv -> {tmp_path}/found.csv" in done.stderr
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 7

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+
 from balletal.segments import segment_table
 from tests.workflows.serve.fake_service import serving
 from tests.workflows.serve.fakes import MODELS, FakeBackend
@@ -28,7 +30,7 @@ TOKEN = "anna's-token-0123456789"
 
 
 class ThreadRunner:
-    """Drivers that find the same two steps in every video; one whose URI holds ``bad`` fails.
+    """Drivers that find the same two steps in every video; one whose URI holds ``bad`` fails. ``fake`` tells tags.
 
     Attributes:
         hold: keeps drivers behind their first word until it is set.
@@ -62,7 +64,10 @@ class ThreadRunner:
         for model in job.request.bundles:
             names = [name for name in good for _ in range(2)]
             table = segment_table(names, [0.0, 1.0] * len(good), [0.5, 2.0] * len(good), "A", score=0.5)
-            localizer: Any = SimpleNamespace(digest="1" * 64, name=model, spec=MODELS[0].spec)
+            tags = ("Backwards",) if model.startswith("fake") else ()
+            if tags:
+                table["tags"] = pd.Series([[*tags], []] * len(good), dtype=object)
+            localizer: Any = SimpleNamespace(digest="1" * 64, name=model, spec=MODELS[0].spec, tags=tags)
             write_detections(job.path("results", model), table, localizer, good)
             if not table.empty:
                 job.tell(event, "segment", segments_json(table, model))

@@ -1,6 +1,7 @@
 """Requests to a service: what is tried again, and what becomes of an answer that is not the result."""
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -18,10 +19,14 @@ from balletal.storage import reason
 
 T = TypeVar("T", bound=BaseModel)
 
+_log = logging.getLogger(__name__)
+
 UNREACHABLE, TIMEOUT = "urn:balletal:unreachable", "urn:balletal:timeout"
 _TIMEOUT_S = (10.0, 300.0)
 """To connect, and until an answer comes: a video that is localized on a CPU takes its time."""
 _LONGEST_WAIT_S = 8.0
+_QUIET_ATTEMPTS = 3
+"""That fail before a person is told that something is waited for."""
 _LONGEST_RETRY_AFTER_S = 60.0
 _AWAY = (502, 503)
 
@@ -121,8 +126,13 @@ class Http:
             retry=tenacity.retry_if_exception(self._is_away),
             wait=_wait_s,
             stop=lambda state: state.idle_for >= self._patience_s,  # waiting alone: a piece on a slow line takes long
+            before_sleep=self._warn,
             reraise=True,
         )
+
+    def _warn(self, state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == _QUIET_ATTEMPTS and state.outcome:
+            _log.warning("%s; trying again for %g s", state.outcome.exception(), self._patience_s)
 
     def pages(self, path: str, kind: type[T], **params: Any) -> Iterator[T]:
         """The pages of a list; there is at least one."""

@@ -22,11 +22,14 @@ def test_what_serve_and_proxies_answer_in_plain_text(status: int, kind: str) -> 
     assert "Request dropped" in str(error)
 
 
-def test_a_busy_service_is_asked_again_when_it_says() -> None:
+def test_a_busy_service_is_asked_again_when_it_says(caplog: pytest.LogCaptureFixture) -> None:
     busy = (503, PLAIN | {"Retry-After": "0"}, b"")
-    with answering([busy, busy, LIMITS]) as (url, seen):
+    with answering([busy, busy, busy, LIMITS]) as (url, seen):
         assert Client(url).limits() == {"max_jobs": 1}
-        assert len(seen) == 3
+        assert len(seen) == 4
+    [told] = caplog.messages
+    assert "503 Service Unavailable" in told
+    assert "trying again for 60 s" in told
     with answering([(503, PLAIN | {"Retry-After": "7"}, b"")]) as (url, seen):
         with pytest.raises(ServiceError) as refused:
             Client(url, patience_s=0.0).limits()
