@@ -1,5 +1,8 @@
 """The errors that balletal raises on purpose. Each says which file or value, what was expected, what was found."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class BalletalError(Exception):
     """Base of all errors that a user can act on; the command line prints them without a traceback."""
@@ -68,6 +71,40 @@ def _placed_error(kind: type[_PlacedError], where: str, expected: str, found: st
 
 def _video_error(where: str, kind: str, expected: str, found: str) -> VideoError:
     return VideoError(where, kind, expected=expected, found=found)
+
+
+class ServiceError(BalletalError):
+    """The service answered something else than the result, or nothing.
+
+    Attributes:
+        status: of the HTTP answer; None where none came.
+        type: what tells problems apart (RFC 9457), such as ``urn:balletal:use-async``; ``urn:balletal:unreachable``
+            or ``urn:balletal:timeout`` where no answer came, ``about:blank`` where the answer has no type.
+        title, detail: for people.
+        request_id: by which the service's log knows the request; empty where there is none.
+        more: further members of the problem, such as ``upload_offset``.
+        retry_after: seconds after which to ask again, if the service said so.
+    """
+
+    def __init__(
+        self,
+        status: int | None,
+        type: str,
+        title: str,
+        detail: str = "",
+        *,
+        request_id: str = "",
+        more: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(status, type, title, detail)
+        self.status, self.type, self.title, self.detail = status, type, title, detail
+        self.request_id, self.more, self.retry_after = request_id, dict(more or {}), retry_after
+
+    def __str__(self) -> str:
+        head = self.title if self.status is None else f"{self.status} {self.title}"
+        request = f" (request {self.request_id})" if self.request_id else ""
+        return f"{head}: {self.detail}{request}" if self.detail else f"{head}{request}"
 
 
 class SpecMismatchError(BalletalError):

@@ -21,6 +21,7 @@ ROOMS = [
     {"metrics"},
     {"report"},
     {"synthetic"},
+    {"client"},
 ]
 FORBIDDEN = {"ray", "typer", "rich", "workflows", "fastapi", "streamlit"}
 

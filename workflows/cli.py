@@ -24,7 +24,14 @@ COMMANDS = {
         "evaluate": "evaluate",
         "report": "report",
     },
-    "Use": {"score": "score", "export": "export", "serve": "serve.command", "pipeline": "pipeline"},
+    "Use": {
+        "score": "score",
+        "export": "export",
+        "serve": "serve.command",
+        "request": "request",
+        "jobs": "jobs",
+        "pipeline": "pipeline",
+    },
     "This machine": {"doctor": "doctor"},
 }
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
 
 from balletal.backbones.i3d import InceptionI3D
 from balletal.backbones.spec import FeatureSpec
@@ -22,6 +24,9 @@ from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
 from tests.workflows.corpus import Corpus, write_corpus
 from tests.workflows.seaweed import find_weed, serving
+from tests.workflows.serve.fakes import video
+from tests.workflows.serve.whole import TOKEN, Whole, whole_service
+from workflows.cli import build
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,29 @@ def s3(tmp_path_factory: pytest.TempPathFactory, weed: str) -> Iterator[str]:
     """A real S3 server (SeaweedFS) with an empty bucket: yields its URI. fsspec finds the server by the environment."""
     with serving(weed, tmp_path_factory.mktemp("s3")):
         yield "s3://videos"
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    """A service that asks for a token, localizes at once in up to 2 s of video, and takes pieces of 1000 bytes."""
+    limits = {"max_localize_s": 2.0, "max_chunk_bytes": 1000}
+    with whole_service(tmp_path_factory.mktemp("whole"), token=TOKEN, **limits) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of videos of 1, 2 and 3 seconds."""
+    path = tmp_path_factory.mktemp("clips")
+    for name, seconds in (("a", 2.0), ("b", 1.0), ("long", 3.0)):
+        (path / f"{name}.mp4").write_bytes(video(seconds))
+    return path
+
+
+@pytest.fixture
+def balletal(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command, with the service and its token in the environment."""
+    monkeypatch.setenv("BALLETAL_URL", whole.url)
+    monkeypatch.setenv("BALLETAL_TOKEN", TOKEN)
+    app = build()
+    return lambda *words, **how: CliRunner().invoke(app, list(map(str, words)), **({"catch_exceptions": False} | how))
