@@ -6,19 +6,18 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from balletal.errors import BalletalError, InputError
-from workflows.serve.context import Context, Here, Owner
+from workflows.serve.context import Context, Here, Owner, meanwhile
 from workflows.serve.data import new_id
 from workflows.serve.jobforms import (
     ErrorsPage,
     Format,
-    Id,
     JobBody,
     JobsPage,
     JobWanted,
@@ -31,6 +30,7 @@ from workflows.serve.jobforms import (
     job_body,
 )
 from workflows.serve.jobstore import Job, JobStore, Listener, Request, key_id
+from workflows.serve.library import Id
 from workflows.serve.models import model_of
 from workflows.serve.places import video_uri
 from workflows.serve.problems import Problem, answers
@@ -54,11 +54,8 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     if runner is None:
         yield
         return
-    task = asyncio.create_task(tend(here.data, here.limits, runner))
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    async with meanwhile(tend(here.data, here.limits, runner)):
+        yield
 
 
 router = APIRouter(lifespan=_life)
@@ -69,10 +66,25 @@ async def submit(
     here: Here, owner: Owner, wanted: JobWanted, response: Response, idempotency_key: Key = None
 ) -> JobBody:
     """Localize in any number of videos. The same `Idempotency-Key` with the same body is the same job (200)."""
+    body, new = await submitted(here, owner, wanted, idempotency_key)
+    response.status_code = 202 if new else 200
+    response.headers["Location"] = body.links["self"]
+    return body
+
+
+async def submitted(here: Context, owner: str, wanted: JobWanted, key: str | None) -> tuple[JobBody, bool]:
+    """The job of a request, and whether it is new.
+
+    Args:
+        key: of an owner's jobs, one alone has it.
+
+    Raises:
+        Problem: 404, no such model or video; 422; 429, too many jobs; 503, there are no jobs here.
+    """
     bundles = await _bundles(here, wanted.models)
     asked = hashlib.sha256(json.dumps(wanted.model_dump(), sort_keys=True).encode()).hexdigest()
     store = JobStore(here.data)
-    job_id = new_id() if idempotency_key is None else key_id(owner, idempotency_key)
+    job_id = new_id() if key is None else key_id(owner, key)
     there = await asyncio.to_thread(store.job, job_id)
     if there is not None:
         job, new = there, False
@@ -82,9 +94,7 @@ async def submit(
     if job.request.asked != asked:
         raise Problem(422, "idempotency-key-reused", "Key used before", "This key came with another body before.")
     await _reconciled(here, job)
-    response.status_code = 202 if new else 200
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    return await asyncio.to_thread(job_body, job)
+    return await asyncio.to_thread(job_body, job), new
 
 
 def _make(
@@ -107,7 +117,8 @@ def _make(
     inputs = [one.resolved(here, owner) for one in wanted.inputs]
     output_uri = None if wanted.output_uri is None else video_uri(here, wanted.output_uri)
     params = wanted.params.model_dump()
-    return Request(job_id, owner, round(time.time(), 3), inputs, bundles, params, output_uri, asked)
+    places = list(here.sources.allowed)
+    return Request(job_id, owner, round(time.time(), 3), inputs, bundles, params, output_uri, asked, places)
 
 
 @router.get("/v1/jobs")
