@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import InputError
 from balletal.features.extractor import Extractor, Weights
 from balletal.features.store import VideoFeatures
 from balletal.features.units import UnitFrames
@@ -84,10 +83,13 @@ class Answer:
 
 
 class Backend(Protocol):
-    """Models that localize videos. ``model`` is always the id of one that :meth:`models` gives."""
+    """Models that localize videos. ``model`` is always the id of one that :meth:`models` gives.
 
-    @property
-    def runner(self) -> JobRunner: ...
+    Attributes:
+        runner: of jobs; None where there are none.
+    """
+
+    runner: JobRunner | None
 
     async def ready(self) -> bool: ...
 
@@ -244,14 +246,8 @@ class LocalBackend:
         self._extractors = {
             spec: Extractor(spec, weights, device, flow) for spec in {localizer.spec for localizer in bundles}
         }
-        self._runner = runner
+        self.runner = runner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="localize")
-
-    @property
-    def runner(self) -> JobRunner:
-        if self._runner is None:
-            raise InputError("backend", expected="a runner of jobs", found="none")
-        return self._runner
 
     async def ready(self) -> bool:
         return True

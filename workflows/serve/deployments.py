@@ -154,13 +154,7 @@ class HandleBackend:
         self._extractors = {model.id: extractors[model.spec.spec_id] for model in models}
         self._specs = {model.id: model.spec for model in models}
         self._here: dict[str, Localizer] = {}
-        self._runner = runner
-
-    @property
-    def runner(self) -> JobRunner:
-        if self._runner is None:
-            raise InputError("backend", expected="a runner of jobs", found="none")
-        return self._runner
+        self.runner = runner
 
     async def ready(self) -> bool:
         applications = (await asyncio.to_thread(serve.status)).applications

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from balletal.errors import BalletalError, InputError
+from balletal.errors import BalletalError
 from workflows.serve.context import Context, Here, Owner, meanwhile
 from workflows.serve.data import new_id
 from workflows.serve.jobforms import (
@@ -36,7 +36,7 @@ from workflows.serve.places import video_uri
 from workflows.serve.problems import Problem, answers
 from workflows.serve.reconcile import end_cancelled, reconcile, stop, tend
 from workflows.serve.results import Position, export, job_errors, page
-from workflows.serve.runner import Bundle, JobRunner
+from workflows.serve.runner import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ RETRY_S = 2
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     """Jobs are looked after while the app runs."""
     here: Context = app.state.context
-    runner = _runner(here)
+    runner = here.backend.runner
     if runner is None:
         yield
         return
@@ -222,7 +222,7 @@ async def cancel(here: Here, owner: Owner, job_id: Id, background: BackgroundTas
     await asyncio.to_thread(job.cancel)
     if not await asyncio.to_thread(end_cancelled, job):
         raise Problem(409, "conflict", "Finished", "The job finished just now.")
-    if (runner := _runner(here)) is not None:
+    if (runner := here.backend.runner) is not None:
         background.add_task(stop, job, runner)  # which may take some seconds
     return await asyncio.to_thread(job_body, job)
 
@@ -315,23 +315,15 @@ def _model(job: Job, name: str) -> str:
 
 async def _bundles(here: Context, names: list[str] | None) -> dict[str, Bundle]:
     """Bundles by ``name@version``, of names with or without a version; None: the default one."""
-    runner = _runner(here)
+    runner = here.backend.runner
     if runner is None:
         raise Problem(503, "not-ready", "No jobs", "This service does no jobs.")
     models = [await model_of(here, name) for name in names or (None,)]
     return {model.id: runner.bundles[model.id] for model in models}
 
 
-def _runner(here: Context) -> JobRunner | None:
-    """Where jobs run; None in an app without."""
-    try:
-        return here.backend.runner
-    except InputError:
-        return None
-
-
 async def _reconciled(here: Context, job: Job) -> None:
-    runner = _runner(here)
+    runner = here.backend.runner
     if runner is None:
         return
     try:

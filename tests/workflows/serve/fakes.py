@@ -32,13 +32,10 @@ class FakeBackend:
     """Answers two steps at fixed shares of the video, and remembers what it was asked."""
 
     def __init__(self) -> None:
+        self.runner: JobRunner | None = None
         self.is_ready = True
         self.fails: Exception | None = None
         self.asked: list[dict[str, Any]] = []
-
-    @property
-    def runner(self) -> JobRunner:
-        raise InputError("backend", expected="a runner of jobs", found="none")
 
     async def ready(self) -> bool:
         return self.is_ready
