@@ -37,12 +37,12 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One private local Ray with two CPUs for all tests that need one."""
+    """One private local Ray with two CPUs and a dashboard, which takes jobs, for all tests that need one."""
     from workflows.cluster import ray_session
 
     # Ray puts sockets below this folder, and a socket's path may have no more than 107 characters.
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
-        with ray_session(num_cpus=2):
+        with ray_session(num_cpus=2, dashboard=True):
             yield

@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from balletal.backbones.spec import FeatureSpec
-from balletal.errors import InputError
 from balletal.features.extractor import Extractor, Weights
 from balletal.features.store import VideoFeatures
+from balletal.features.units import UnitFrames
 from balletal.tal.localizer import Localizer
 from balletal.video.clips import analysis_frames, clip_count, clip_times
 from balletal.video.guard import guarded
@@ -83,10 +83,13 @@ class Answer:
 
 
 class Backend(Protocol):
-    """Models that localize videos. ``model`` is always the id of one that :meth:`models` gives."""
+    """Models that localize videos. ``model`` is always the id of one that :meth:`models` gives.
 
-    @property
-    def runner(self) -> JobRunner: ...
+    Attributes:
+        runner: of jobs; None where there are none.
+    """
+
+    runner: JobRunner | None
 
     async def ready(self) -> bool: ...
 
@@ -136,7 +139,7 @@ class Backend(Protocol):
         ...
 
     async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
-        """Features of a run of analysis frames, as :meth:`Extractor.extract` makes and a store rounds them."""
+        """Features of a run of analysis frames, see :func:`live_features`."""
         ...
 
     async def localizer(self, model: str) -> Localizer:
@@ -182,6 +185,16 @@ def video_features(
     start_s, end_s = clip_times(clips[0], len(rows.features), extractor.spec)
     warnings = [f"Not all of the video could be decoded: {rows.damage}."] if rows.damage else []
     return VideoFeatures("video", start_s, end_s, as_stored(rows.features, extractor.spec)), warnings
+
+
+def live_features(extractor: Extractor, pixels: NDArray[np.uint8], clips: int | None) -> NDArray[np.float32]:
+    """Features of the clips that a run of analysis frames has, as a store rounds them: (clips, D).
+
+    Args:
+        pixels: see :class:`balletal.features.live.Clips`.
+        clips: how many; None: all.
+    """
+    return as_stored(extractor.extract_unit(UnitFrames.of(pixels, extractor.spec), clips), extractor.spec)
 
 
 def features_of(features: NDArray[np.float32], start_s: NDArray[np.float64], spec: FeatureSpec) -> VideoFeatures:
@@ -233,14 +246,8 @@ class LocalBackend:
         self._extractors = {
             spec: Extractor(spec, weights, device, flow) for spec in {localizer.spec for localizer in bundles}
         }
-        self._runner = runner
+        self.runner = runner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="localize")
-
-    @property
-    def runner(self) -> JobRunner:
-        if self._runner is None:
-            raise InputError("backend", expected="a runner of jobs", found="none")
-        return self._runner
 
     async def ready(self) -> bool:
         return True
@@ -283,7 +290,7 @@ class LocalBackend:
 
     async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
         extractor = self._extractors[self._localizers[model].spec]
-        return await self._do(lambda: as_stored(extractor.extract(pixels, clips), extractor.spec))
+        return await self._do(lambda: live_features(extractor, pixels, clips))
 
     async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

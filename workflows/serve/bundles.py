@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
+from balletal import files
 from balletal.backbones.spec import FeatureSpec
 from balletal.backbones.weights import digest, load_state
 from balletal.errors import InputError
 from balletal.features.extractor import Extractor, Weights
 from balletal.tal.localizer import Localizer
 from workflows.serve.backend import Model
+from workflows.serve.runner import Bundle
 
 # What may stand in a path of a URL, with an @ between name and version.
 _NAME = re.compile(r"[\w.+-]{1,100}", re.ASCII)
@@ -36,6 +39,21 @@ def load_bundles(folders: Sequence[str], weights: Weights = None, flow: str | No
         # Here, because what is wrong would be a replica's log otherwise.
         Extractor(spec, weights_of(spec, weights), device="cpu", flow=flow)
     return bundles
+
+
+def for_jobs(
+    folders: Sequence[str], bundles: Sequence[Localizer], weights: list[str] | None, flow: str | None
+) -> dict[str, Bundle]:
+    """The same bundles, by ``name@version``, as the drivers of jobs load them: in processes with folders of their own.
+
+    Args:
+        bundles: what :func:`load_bundles` made of the folders.
+        weights, flow: names, and files as they read from any working folder.
+    """
+    return {
+        Model.of(one).id: Bundle(files.absolute(folder), cast(list[str] | None, weights_of(one.spec, weights)), flow)
+        for folder, one in zip(folders, bundles, strict=True)
+    }
 
 
 def weights_of(spec: FeatureSpec, given: Weights) -> Weights:

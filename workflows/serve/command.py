@@ -16,6 +16,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from balletal import files
+from balletal.backbones.weights import SOURCES
 from balletal.errors import InputError
 from workflows.cluster import ray_session
 from workflows.console import run, say
@@ -52,7 +53,7 @@ def serving(
     hosts = LOOPBACK if is_loopback(host) and not tokens else ()
     access = Access(tokens, session_secret(args.data) if tokens else b"", hosts)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with ray_session(address):
+    with ray_session(address, dashboard=True):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
         # Little is reserved, for jobs want CPUs too; and half of a GPU, as jobs do.
@@ -122,7 +123,13 @@ def main(
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     places = tuple(place if "://" in place else files.absolute(place) for place in source or ())
-    args = ServeArgs(bundles=bundle, data=files.absolute(data), sources=places, weights=weights, flow=flow)
+    args = ServeArgs(
+        bundles=[files.absolute(one) for one in bundle],
+        data=files.absolute(data),
+        sources=places,
+        weights=weights and [one if one in SOURCES else files.absolute(one) for one in weights],
+        flow=flow and files.absolute(flow),
+    )
     with serving(args, host=host, port=port, tokens=known, address=address) as url:
         # Ray sets a handler of its own when it starts.
         signal.signal(signal.SIGINT, lambda *_: stop.set())

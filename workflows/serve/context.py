@@ -1,8 +1,10 @@
 """What every route needs: the backend, the data folder, the limits, and who is asking."""
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -34,6 +36,18 @@ class Context:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "localizing", asyncio.Semaphore(self.limits.max_localize_at_once))
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do work without end for the length of a ``with`` block: that of a router's lifespan."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _context(connection: HTTPConnection) -> Context:

@@ -33,16 +33,17 @@ from workflows.serve.backend import (
     JobRunner,
     Model,
     Part,
-    as_stored,
     features_of,
+    live_features,
     localize_part,
     video_features,
 )
-from workflows.serve.bundles import load_bundles, weights_of
+from workflows.serve.bundles import for_jobs, load_bundles, weights_of
 from workflows.serve.data import Data
 from workflows.serve.limits import Limits
 from workflows.serve.metrics import Metrics, Stages
 from workflows.serve.ray_metrics import RayRegistry
+from workflows.serve.runner import RayRunner
 from workflows.serve.sources import Sources
 
 APP = "balletal"
@@ -78,8 +79,7 @@ class ExtractorReplica:
 
     async def frames(self, pixels: NDArray[np.uint8], clips: int | None) -> NDArray[np.float32]:
         async with self._alone:
-            made = await asyncio.to_thread(self.extractor.extract, pixels, clips)
-        return as_stored(made, self.extractor.spec)
+            return await asyncio.to_thread(live_features, self.extractor, pixels, clips)
 
 
 class Work(NamedTuple):
@@ -140,6 +140,7 @@ class HandleBackend:
     Args:
         extractors: by spec.
         models: the last is the default.
+        runner: of jobs.
     """
 
     def __init__(
@@ -153,13 +154,7 @@ class HandleBackend:
         self._extractors = {model.id: extractors[model.spec.spec_id] for model in models}
         self._specs = {model.id: model.spec for model in models}
         self._here: dict[str, Localizer] = {}
-        self._runner = runner
-
-    @property
-    def runner(self) -> JobRunner:
-        if self._runner is None:
-            raise InputError("backend", expected="a runner of jobs", found="none")
-        return self._runner
+        self.runner = runner
 
     async def ready(self) -> bool:
         applications = (await asyncio.to_thread(serve.status)).applications
@@ -230,12 +225,13 @@ class Gateway:
         extractors: Mapping[str, DeploymentHandle],
         localizer: DeploymentHandle,
         models: Sequence[Model],
+        runner: JobRunner,
         data: Data,
         limits: Limits,
         access: Access,
         sources: Sources,
     ) -> None:
-        self.backend = HandleBackend(extractors, localizer, models)
+        self.backend = HandleBackend(extractors, localizer, models, runner)
         self.data, self.limits, self.access, self.sources = data, limits, access, sources
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -294,7 +290,8 @@ def application(args: ServeArgs, access: Access) -> serve.Application:
     models = [Model.of(one) for one in bundles]
     by_id = {model.id: one for model, one in zip(models, bundles, strict=True)}
     localizer = localizer_replica.options(**_scaled(args.replicas, _BATCH)).bind(by_id)
-    parts = (Data(args.data), args.limits, access, Sources(args.sources))
+    runner = RayRunner(for_jobs(args.bundles, bundles, args.weights, args.flow))
+    parts = (runner, Data(args.data), args.limits, access, Sources(args.sources))
     return gateway.options(num_replicas=args.replicas).bind(extractors, localizer, models, *parts)
 
 

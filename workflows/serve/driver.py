@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from balletal import files
@@ -77,7 +77,7 @@ def _inputs(job: Job) -> tuple[dict[str, str], list[str]]:
             if "prefix" not in one:
                 uris.setdefault(one["uri"], one.get("video_id"))
                 continue
-            below = _below(one["prefix"], one.get("glob"))
+            below = _below(one["prefix"], one.get("glob"), job.request.places)
             uris |= {uri: None for uri in below if uri not in uris}
             if not below:
                 missing.append(one["prefix"])
@@ -87,19 +87,18 @@ def _inputs(job: Job) -> tuple[dict[str, str], list[str]]:
     return found
 
 
-def _below(prefix: str, glob: str | None) -> list[str]:
-    """The videos below a prefix; files that links lead out of it to are none of them."""
+def _below(prefix: str, glob: str | None, places: list[str]) -> list[str]:
+    """The videos below a prefix; files that links lead to out of the places that are allowed are none of them."""
     from balletal.video.probe import VIDEO_SUFFIXES
+    from workflows.serve.sources import Sources
 
     root = files.absolute(prefix)
     if not files.exists(root):
         return []
-    real = Path(root).resolve() if Path(root).is_absolute() else None
-    found = []
+    allowed, found = Sources(tuple(places)), []
     for uri in files.list_files(root, VIDEO_SUFFIXES):
         name = PurePosixPath(uri).relative_to(root).as_posix() if uri != root else PurePosixPath(uri).name
-        inside = real is None or Path(uri).resolve().is_relative_to(real)
-        if inside and uri.lower().endswith(VIDEO_SUFFIXES) and (glob is None or fnmatch(name, glob)):
+        if (glob is None or fnmatch(name, glob)) and uri.lower().endswith(VIDEO_SUFFIXES) and allowed.allows(uri):
             found.append(uri)
     return found
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import Header, Path, Query
+from fastapi import Header, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workflows.serve.context import Context
@@ -11,7 +11,6 @@ from workflows.serve.jobstore import FINISHED, Done, Job, State, Status, rfc3339
 from workflows.serve.models import NAME
 from workflows.serve.places import library_video, video_uri
 
-Id = Annotated[str, Path(json_schema_extra={"pattern": f"^{ID}$"})]
 Key = Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
 Limit = Annotated[int, Query(ge=1, le=10_000)]
 ModelName = Annotated[str | None, Query(pattern=NAME, description="`name` or `name@version`")]
@@ -94,6 +93,7 @@ class JobBody(BaseModel):
     updated: str
     models: list[str]
     inputs: int
+    video_ids: list[str] = Field(description="of the inputs, those that are videos here")
     params: Params
     progress: Progress
     counts: Counts
@@ -157,6 +157,7 @@ def job_body(job: Job) -> JobBody:
         updated=rfc3339(done.finished if done else state.heartbeat),
         models=list(request.bundles),
         inputs=inputs,
+        video_ids=[one["video_id"] for one in request.inputs if "video_id" in one],
         params=Params(**request.params),
         progress=Progress(done=state.done, total=state.total, unit=state.unit),
         counts=Counts(**_counts(done, inputs)),

@@ -6,19 +6,18 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from balletal.errors import BalletalError, InputError
-from workflows.serve.context import Context, Here, Owner
+from balletal.errors import BalletalError
+from workflows.serve.context import Context, Here, Owner, meanwhile
 from workflows.serve.data import new_id
 from workflows.serve.jobforms import (
     ErrorsPage,
     Format,
-    Id,
     JobBody,
     JobsPage,
     JobWanted,
@@ -31,12 +30,13 @@ from workflows.serve.jobforms import (
     job_body,
 )
 from workflows.serve.jobstore import Job, JobStore, Listener, Request, key_id
+from workflows.serve.library import Id
 from workflows.serve.models import model_of
 from workflows.serve.places import video_uri
 from workflows.serve.problems import Problem, answers
 from workflows.serve.reconcile import end_cancelled, reconcile, stop, tend
 from workflows.serve.results import Position, export, job_errors, page
-from workflows.serve.runner import Bundle, JobRunner
+from workflows.serve.runner import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +50,12 @@ RETRY_S = 2
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     """Jobs are looked after while the app runs."""
     here: Context = app.state.context
-    runner = _runner(here)
+    runner = here.backend.runner
     if runner is None:
         yield
         return
-    task = asyncio.create_task(tend(here.data, here.limits, runner))
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    async with meanwhile(tend(here.data, here.limits, runner)):
+        yield
 
 
 router = APIRouter(lifespan=_life)
@@ -69,10 +66,25 @@ async def submit(
     here: Here, owner: Owner, wanted: JobWanted, response: Response, idempotency_key: Key = None
 ) -> JobBody:
     """Localize in any number of videos. The same `Idempotency-Key` with the same body is the same job (200)."""
+    body, new = await submitted(here, owner, wanted, idempotency_key)
+    response.status_code = 202 if new else 200
+    response.headers["Location"] = body.links["self"]
+    return body
+
+
+async def submitted(here: Context, owner: str, wanted: JobWanted, key: str | None) -> tuple[JobBody, bool]:
+    """The job of a request, and whether it is new.
+
+    Args:
+        key: of an owner's jobs, one alone has it.
+
+    Raises:
+        Problem: 404, no such model or video; 422; 429, too many jobs; 503, there are no jobs here.
+    """
     bundles = await _bundles(here, wanted.models)
     asked = hashlib.sha256(json.dumps(wanted.model_dump(), sort_keys=True).encode()).hexdigest()
     store = JobStore(here.data)
-    job_id = new_id() if idempotency_key is None else key_id(owner, idempotency_key)
+    job_id = new_id() if key is None else key_id(owner, key)
     there = await asyncio.to_thread(store.job, job_id)
     if there is not None:
         job, new = there, False
@@ -82,9 +94,7 @@ async def submit(
     if job.request.asked != asked:
         raise Problem(422, "idempotency-key-reused", "Key used before", "This key came with another body before.")
     await _reconciled(here, job)
-    response.status_code = 202 if new else 200
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    return await asyncio.to_thread(job_body, job)
+    return await asyncio.to_thread(job_body, job), new
 
 
 def _make(
@@ -107,7 +117,8 @@ def _make(
     inputs = [one.resolved(here, owner) for one in wanted.inputs]
     output_uri = None if wanted.output_uri is None else video_uri(here, wanted.output_uri)
     params = wanted.params.model_dump()
-    return Request(job_id, owner, round(time.time(), 3), inputs, bundles, params, output_uri, asked)
+    places = list(here.sources.allowed)
+    return Request(job_id, owner, round(time.time(), 3), inputs, bundles, params, output_uri, asked, places)
 
 
 @router.get("/v1/jobs")
@@ -211,7 +222,7 @@ async def cancel(here: Here, owner: Owner, job_id: Id, background: BackgroundTas
     await asyncio.to_thread(job.cancel)
     if not await asyncio.to_thread(end_cancelled, job):
         raise Problem(409, "conflict", "Finished", "The job finished just now.")
-    if (runner := _runner(here)) is not None:
+    if (runner := here.backend.runner) is not None:
         background.add_task(stop, job, runner)  # which may take some seconds
     return await asyncio.to_thread(job_body, job)
 
@@ -304,23 +315,15 @@ def _model(job: Job, name: str) -> str:
 
 async def _bundles(here: Context, names: list[str] | None) -> dict[str, Bundle]:
     """Bundles by ``name@version``, of names with or without a version; None: the default one."""
-    runner = _runner(here)
+    runner = here.backend.runner
     if runner is None:
         raise Problem(503, "not-ready", "No jobs", "This service does no jobs.")
     models = [await model_of(here, name) for name in names or (None,)]
     return {model.id: runner.bundles[model.id] for model in models}
 
 
-def _runner(here: Context) -> JobRunner | None:
-    """Where jobs run; None in an app without."""
-    try:
-        return here.backend.runner
-    except InputError:
-        return None
-
-
 async def _reconciled(here: Context, job: Job) -> None:
-    runner = _runner(here)
+    runner = here.backend.runner
     if runner is None:
         return
     try:

@@ -20,7 +20,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class Request:
         params: ``min_score``, ``top_k``, ``coarse``.
         output_uri: a folder that gets a copy of the results.
         asked: digest of the request's body; the same key with another one is a mistake.
+        places: that clients may name, see :class:`workflows.serve.sources.Sources`; what is below a prefix lies in one.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Request:
     params: dict[str, Any]
     output_uri: str | None = None
     asked: str = ""
+    places: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

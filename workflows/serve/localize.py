@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,8 @@ from workflows.serve.backend import Answer, Model
 from workflows.serve.bodies import BINARY, check_media_type, receive
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.data import ID
+from workflows.serve.jobforms import Input, JobBody, JobWanted, Key, Params, Uri
+from workflows.serve.jobs import submitted
 from workflows.serve.library import Library
 from workflows.serve.media import LOOK_S, require_within
 from workflows.serve.metrics import Stages
@@ -52,7 +54,7 @@ class WantedOf(Wanted):
     """What is asked of which video."""
 
     video_id: str | None = Field(None, pattern=f"^{ID}$", description="a video that was uploaded")
-    uri: str | None = Field(None, min_length=1, max_length=2000, description="a video in a place that is allowed")
+    uri: Uri | None = Field(None, description="a video in a place that is allowed")
 
     @model_validator(mode="after")
     def _one(self) -> "WantedOf":
@@ -70,22 +72,38 @@ _BODY = {
     },
 }
 _RESULT = {"content": {"application/json": {"schema": schemas.json_schema("result")}}}
+_JOB = {"model": JobBody, "description": "a job does it, because the client prefers that"}
+Prefer = Annotated[
+    str | None, Header(max_length=1000, description="`respond-async` (RFC 7240): make a job of it, of a video by name")
+]
 
 
 @router.post(
     "/v1/localize",
     response_model=None,
-    responses={200: _RESULT, **answers(404, 413, 415, 503)},
+    responses={200: _RESULT, 202: _JOB, **answers(404, 413, 415, 429, 503)},
     openapi_extra={"requestBody": _BODY},
 )
-async def localize(here: Here, owner: Owner, request: Request, wanted: Annotated[Wanted, Query()]) -> JSONResponse:
+async def localize(
+    here: Here,
+    owner: Owner,
+    request: Request,
+    wanted: Annotated[Wanted, Query()],
+    prefer: Prefer = None,
+    idempotency_key: Key = None,
+) -> JSONResponse:
     """Find the steps in a short video, or in a part of a longer one.
 
     The body is either the video itself, and the query says what is wanted, or JSON that names a video and says so.
+    With `Prefer: respond-async` a video of any length that JSON names becomes a job, as `POST /v1/jobs` makes it;
+    `Idempotency-Key` is for that alone.
     """
     check_media_type(request, "application/octet-stream", "video/", "application/json")
+    named = request.headers["content-type"].lower().startswith("application/json")
+    if _async(prefer):
+        return await _as_job(here, owner, await _parsed(request) if named else None, idempotency_key)
     async with _place(here):
-        if request.headers["content-type"].lower().startswith("application/json"):
+        if named:
             asked = await _parsed(request)
             model = await model_of(here, asked.model)
             uri, info = await asyncio.to_thread(_source, here, owner, asked)
@@ -123,6 +141,25 @@ async def _answered(
         here.metrics.stage(name, seconds)
     timing = ", ".join(f"{name};dur={1000 * seconds:.0f}" for name, seconds in stage.items())
     return JSONResponse(_result(info, model, found), headers={"Server-Timing": timing})
+
+
+def _async(prefer: str | None) -> bool:
+    return any(one.partition(";")[0].strip().lower() == "respond-async" for one in (prefer or "").split(","))
+
+
+async def _as_job(here: Context, owner: str, asked: WantedOf | None, key: str | None) -> JSONResponse:
+    """Make a job of what is asked of a video by name; jobs are of whole videos."""
+    if asked is None or (asked.start, asked.end) != (None, None):
+        detail = "A job is of a whole video." if asked else "Upload the video first, and name it by its id in JSON."
+        raise Problem(422, "bad-parameters", "Not for a job", detail)
+    wanted = JobWanted(
+        inputs=[Input(video_id=asked.video_id, uri=asked.uri)],
+        models=None if asked.model is None else [asked.model],
+        params=Params(min_score=asked.min_score, top_k=asked.top_k),
+    )
+    body, _ = await submitted(here, owner, wanted, key)
+    headers = {"Location": body.links["self"], "Preference-Applied": "respond-async"}
+    return JSONResponse(body.model_dump(mode="json"), 202, headers)
 
 
 @asynccontextmanager

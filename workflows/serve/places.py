@@ -1,11 +1,8 @@
 """Where the videos of a job are: those that were sent to the service, and those in places that are allowed."""
 
-from typing import Any
-
-from balletal import files
-from balletal.errors import InputError
 from balletal.video.probe import VIDEO_SUFFIXES
 from workflows.serve.context import Context
+from workflows.serve.library import Library
 from workflows.serve.problems import Problem
 
 
@@ -15,14 +12,8 @@ def library_video(here: Context, owner: str, video_id: str) -> str:
     Raises:
         Problem: 404.
     """
-    folder = here.data.folder("videos", video_id)
-    try:
-        record: dict[str, Any] = files.read_json(files.join(folder, "video.json"))
-    except InputError:
-        record = {}
-    if record.get("owner") != owner:
-        raise Problem(404, "not-found", "No such video", "There is no video of yours with this id.")
-    return files.join(folder, f"content{record['suffix']}")
+    library = Library(here.data)
+    return library.content(library.find(owner, video_id))
 
 
 def video_uri(here: Context, uri: str, *, suffix: bool = False) -> str:

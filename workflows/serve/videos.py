@@ -2,26 +2,39 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, FastAPI, Header, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from workflows.serve.bodies import BINARY, check_media_type, receive, scratch
-from workflows.serve.context import Here, Owner
+from workflows.serve.context import Context, Here, Owner, meanwhile
 from workflows.serve.data import ID
+from workflows.serve.jobstore import JobStore
 from workflows.serve.library import Id, Library, Name, StoredVideo, Video
 from workflows.serve.media import MEDIA_TYPES
 from workflows.serve.preview import preview
 from workflows.serve.problems import answers
 from workflows.serve.ranges import file_response
+from workflows.serve.sweep import tend
 from workflows.serve.uploads import NewUpload, StoredUpload, Upload, Uploads
 
-router = APIRouter(tags=["videos"])
+
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    """Old videos go while the app runs."""
+    here: Context = app.state.context
+    async with meanwhile(tend(here.data, here.limits, JobStore(here.data).videos_in_use)):
+        yield
+
+
+router = APIRouter(tags=["videos"], lifespan=_life)
 
 # Each may hold a decoder with its memory; the rest waits in line.
 _looking = ThreadPoolExecutor(4, thread_name_prefix="look")

@@ -73,6 +73,7 @@ class FakeService:
         self.of_video[job_id] = video_id
         self.jobs[job_id] = {
             **{"id": job_id, "status": status, "created": CREATED, "updated": CREATED, "models": models, "inputs": 1},
+            "video_ids": [video_id],
             "params": {},
             "progress": {"done": 0, "total": 8, "unit": "segments"},
             "counts": {"total": 1, "ok": 0, "failed": 0, "skipped": 0},
@@ -300,7 +301,7 @@ def serving(app: FastAPI) -> Iterator[str]:
     """An app on a free port of this machine, in a thread; gives its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

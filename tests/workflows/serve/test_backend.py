@@ -8,16 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
+import torch
 
+from balletal.backbones.i3d import InceptionI3D
 from balletal.errors import InputError
-from balletal.features.extractor import Extractor
+from balletal.features.extractor import Extractor, spec_for
 from balletal.features.store import FeatureStore
 from balletal.features.units import plan_units
 from balletal.tal.localizer import Localizer
 from balletal.video.clips import clip_times
+from balletal.video.decode import read_frames
 from balletal.video.probe import VideoInfo, probe
 from tests.workflows.conftest import TinyBundle
-from workflows.serve.backend import LocalBackend, Model, Part, pick
+from workflows.serve.backend import LocalBackend, Model, Part, as_stored, live_features, pick
 from workflows.serve.bundles import load_bundles, weights_of
 
 
@@ -123,3 +126,15 @@ def test_bundles_share_what_extracts(tiny_bundle: TinyBundle, long_video: VideoI
     made = asyncio.run(both.features(models[0].id, pixels))
     assert made.shape == (2, other.spec.dim)
     np.testing.assert_array_equal(made, made.astype(np.float16).astype(np.float32))
+
+
+def test_live_features_of_a_flow_stream_are_those_of_the_video(long_video: VideoInfo, tmp_path: Path) -> None:
+    weights = str(tmp_path / "flow.safetensors")
+    torch.manual_seed(0)
+    state = InceptionI3D(num_classes=0, in_channels=2).state_dict()
+    safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, weights)
+    options: dict[str, Any] = {"fps": 8, "window": 8, "stride": 8, "size": 32, "mode": "windowed", "crop": "center"}
+    extractor = Extractor(spec_for("i3d-flow", weights=weights, **options), weights, "cpu")
+    whole = extractor.extract_video(long_video, (0, 3)).features
+    pixels = read_frames(long_video.uri, 8, 0, 3 * 8 + 1, crop="center", size=32).pixels
+    np.testing.assert_array_equal(live_features(extractor, pixels, 3), as_stored(whole, extractor.spec))

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 from tests.workflows.conftest import TinyBundle
 from workflows.serve import access
 from workflows.serve.deployments import ServeArgs, build
+from workflows.serve.runner import Bundle
 
 CONFIG = yaml.safe_load((ROOT / "cluster" / "serve_config.yaml").read_text())
 
@@ -60,10 +61,11 @@ def test_build_binds_every_part(tiny_bundle: TinyBundle, tmp_path: Path, monkeyp
     deployment = app._bound_deployment
     assert deployment.name == "Gateway"
     assert deployment.num_replicas == 2
-    extractors, localizer, models, data, _limits, rules, _sources = deployment.init_args
+    extractors, localizer, models, runner, data, _limits, rules, _sources = deployment.init_args
     spec_id = tiny_bundle.localizer.spec.spec_id
     assert extractors.keys() == {spec_id}
     assert localizer._bound_deployment._deployment_config.autoscaling_config.max_replicas == 2
+    assert runner.bundles == {models[0].id: Bundle(tiny_bundle.folder, [tiny_bundle.weights])}
     assert ([one.name for one in models], data.uri) == (["tiny"], str(tmp_path))
     assert [token.owner for token in rules.tokens] == ["anna"]
     assert len(rules.secret) == 32

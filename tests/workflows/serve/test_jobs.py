@@ -1,13 +1,14 @@
 """Jobs over HTTP, on a tiny app whose drivers are processes of their own."""
 
 import contextlib
-import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ import ray
 from fastapi.testclient import TestClient
 
 from balletal.segments import segment_table
+from balletal.video.probe import probe
+from tests.workflows.serve.fakes import MP4, problem, told
 from workflows.score import score
 from workflows.serve import reconcile
 from workflows.serve.app import create_app
 from workflows.serve.backend import Model
 from workflows.serve.data import Data, new_id
 from workflows.serve.jobstore import Done, Job, JobStore, Request, State
+from workflows.serve.library import Library, stored_video
 from workflows.serve.limits import Limits
+from workflows.serve.media import Look
 from workflows.serve.results import segments_json
 from workflows.serve.runner import Bundle, LocalRunner
 from workflows.serve.sources import Sources
@@ -100,10 +105,10 @@ def prefix(tmp_path: Path) -> str:
 def put_video(store: JobStore, source: Path, owner: str = "local") -> str:
     """A video as an upload leaves it."""
     video_id = new_id()
-    folder = Path(store.data.folder("videos", video_id))
-    folder.mkdir(parents=True)
-    (folder / "content.mp4").write_bytes(source.read_bytes())
-    (folder / "video.json").write_text(json.dumps({"owner": owner, "suffix": ".mp4"}))
+    copy = shutil.copy(source, source.with_suffix(".sent"))
+    seen = Look(probe(str(source)), ".mp4", True, [])
+    video = stored_video(video_id, owner, source.name, datetime.now(UTC), source.stat().st_size, "0" * 64, seen)
+    Library(store.data).add(video, Path(copy))
     return video_id
 
 
@@ -117,20 +122,6 @@ def wait(client: TestClient, job_id: str, seconds: float = 120) -> dict[str, Any
     raise AssertionError(body)
 
 
-def told(text: str) -> list[tuple[str, int | None, dict[str, Any]]]:
-    found = []
-    for block in text.strip().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines())
-        found.append((fields["event"], int(fields["id"]) if "id" in fields else None, json.loads(fields["data"])))
-    return found
-
-
-def problem(response: Any, status: int, urn: str) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    assert response.json()["type"] == f"urn:balletal:{urn}"
-    return response.json()
-
-
 @pytest.mark.ray
 def test_a_job_gives_what_score_gives_though_its_driver_is_killed(
     make, local, store, prefix, make_video, tiny_bundle, tmp_path: Path
@@ -139,6 +130,7 @@ def test_a_job_gives_what_score_gives_though_its_driver_is_killed(
         make_video(Path(prefix) / f"{name}.mp4", 3.0, seed=seed)
     (Path(prefix) / "broken.mp4").write_bytes(b"no video")
     (Path(prefix) / "notes.txt").write_bytes(b"no video")
+    (Path(prefix) / "elsewhere.mp4").symlink_to(make_video(tmp_path / "secret.mp4", 1.0))
     video_id = put_video(store, make_video(tmp_path / "c.mp4", 3.0, seed=2))
     client = make(local)
     body = {"inputs": [{"prefix": prefix}, {"video_id": video_id}], "params": {"top_k": 7}}
@@ -214,6 +206,21 @@ def test_one_key_makes_one_job(make, idle, prefix) -> None:
     assert len(clients[0].get("/v1/jobs").json()["jobs"]) == 1
     other = {"inputs": [{"prefix": prefix, "glob": "*.mp4"}]}
     problem(clients[0].post("/v1/jobs", json=other, headers=headers), 422, "idempotency-key-reused")
+
+
+def test_localizing_can_be_a_job(make, idle, store, make_video, tmp_path: Path) -> None:
+    client, url = make(idle), "/v1/localize"
+    video_id = put_video(store, make_video(tmp_path / "v.mp4", 0.2))
+    asked, headers = {"video_id": video_id, "min_score": 0.2}, {"Prefer": "wait=5, respond-async"}
+    answer = client.post(url, json=asked, headers=headers)
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
+    [job] = client.get("/v1/jobs").json()["jobs"]
+    assert answer.json() | {"updated": job["updated"]} == job
+    assert answer.headers["location"] == job["links"]["self"]
+    assert (job["video_ids"], job["params"]["min_score"]) == ([video_id], 0.2)
+    problem(client.post(url, json=asked | {"start": 0.1}, headers=headers), 422, "bad-parameters")
+    body = problem(client.post(url, content=b"video", headers=headers | MP4), 422, "bad-parameters")
+    assert "Upload the video first" in body["detail"]
 
 
 def test_bad_requests_are_told(make, idle, prefix, store, make_video, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ HELLO = {"type": "hello", "width": WIDTH, "height": HEIGHT, "fps": 2.0}
 class FakeBackend:
     """A tiny bundle's model behind noise that the pixels decide. ``go`` holds the features back."""
 
+    runner = None
+
     def __init__(self, localizer: Localizer) -> None:
         self._localizer, self._model = localizer, Model.of(localizer)
         self.go, self.is_ready = threading.Event(), True

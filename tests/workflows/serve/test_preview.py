@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from balletal.errors import VideoError
 from balletal.video.decode import iter_pictures, read_frames
 from balletal.video.probe import probe
-from tests.workflows.serve.tiny import problem, videos_client
+from tests.workflows.serve.fakes import problem
+from tests.workflows.serve.tiny import videos_client
 from workflows.serve import preview as previews
 from workflows.serve.data import Data
 from workflows.serve.library import Library

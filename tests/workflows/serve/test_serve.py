@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import jsonschema
+import pandas as pd
 import pytest
 import safetensors.torch
 import typer
@@ -18,10 +19,14 @@ from balletal.synthetic.corpus import video_uri, write_video
 from balletal.synthetic.presets import PRESETS
 from balletal.video.probe import probe
 from tests.workflows.conftest import TinyBundle
+from tests.workflows.serve.fakes import told
+from tests.workflows.serve.tiny import upload
+from workflows.score import score
 from workflows.serve.access import TOKENS, read_tokens
 from workflows.serve.backend import LocalBackend, Model, video_features
 from workflows.serve.command import is_loopback, main, serving
 from workflows.serve.deployments import APP, HandleBackend, ServeArgs
+from workflows.serve.results import segments_json
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,17 @@ def test_bundles_answer_over_http_as_they_do_here(
             assert "Not all of the video could be decoded" in answer.json()["warnings"][0]
             assert client.post("/v1/localize", content=b"text", headers=headers).json()["kind"] == "not-a-video"
             assert client.get("/metrics").status_code == 200
+            assert client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+
+            # A video in pieces, and a job beside the service on the same two CPUs.
+            video_id = upload(client, video.read_bytes(), chunk=20_000)
+            assert client.post(f"/v1/uploads/{video_id}/complete").json()["video_id"] == video_id
+            wish = {"inputs": [{"video_id": video_id}], "models": [old.id], "params": {"min_score": 0.1}}
+            links = client.post("/v1/jobs", json=wish).json()["links"]
+            *_, (name, _, done) = told(client.get(links["events"]).text)
+            assert (name, done["status"], done["video_ids"]) == ("done", "succeeded", [video_id]), done
+            found = client.get(links["results"]).json()["segments"]
+            assert client.get(f"{links['export']}?format=csv").text.count("\n") == len(found) + 1
         # An error raised in a replica arrives as what it is.
         extractor, localizer = (
             serve.get_deployment_handle(name, APP) for name in (f"Extractor-{old.spec.spec_id}", "Localizer")
@@ -103,6 +119,11 @@ def test_bundles_answer_over_http_as_they_do_here(
 
         with pytest.raises(InputError, match="a free port"), serving(args, port=port):
             pass
+    known = {"weights": tiny_bundle.weights, "min_score": 0.1}
+    score(tiny_bundle.folder, str(tmp_path / "scored"), videos={video_id: str(video)}, **known)
+    scored = pd.read_parquet(tmp_path / "scored" / "detections.parquet")
+    assert len(found) > 5
+    assert found == segments_json(scored, old.id)  # digit for digit
     serve.shutdown()  # the command leaves Serve itself to its cluster, which goes on after this test
 
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -10,7 +11,10 @@ from fastapi.testclient import TestClient
 
 from balletal import files
 from balletal.video.probe import VIDEO_SUFFIXES
-from tests.workflows.serve.tiny import BYTES, problem, upload, videos_client
+from tests.workflows.serve.fakes import FakeBackend, problem
+from tests.workflows.serve.tiny import BYTES, upload, videos_client
+from workflows.serve.app import create_app
+from workflows.serve.data import Data
 from workflows.serve.limits import Limits
 
 MP4 = {"Content-Type": "video/mp4"}
@@ -282,3 +286,12 @@ def test_videos_in_a_bucket(s3: str, clip: bytes) -> None:
     problem(client.get(f"{where}/content"), 404, "not-found")
     assert files.list_sizes(f"{s3}/service/videos/{upload_id}") == {}
     assert files.list_sizes(f"{s3}/service/uploads/{upload_id}") == {}
+
+
+def test_the_app_sweeps_while_it_runs(tmp_path: Path, clip: bytes) -> None:
+    with TestClient(create_app(FakeBackend(), Data(str(tmp_path)), Limits(ttl_s=0.2))) as client:
+        upload(client, clip)
+        until = time.monotonic() + 60
+        while list(tmp_path.glob("uploads/*/upload.json")) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not list(tmp_path.glob("uploads/*/upload.json"))

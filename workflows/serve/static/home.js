@@ -1,7 +1,7 @@
 // The first page: a new video, uploads to finish, the videos that are here.
 import { all, call } from "./api.js";
 import { confirmed, date, make, size, template, wait } from "./dom.js";
-import { STATUS_WORDS, finished, jobs, start, videosOf } from "./job.js";
+import { STATUS_WORDS, finished, jobs, start, videoOf } from "./job.js";
 import { choices } from "./models.js";
 import { say, tell } from "./problems.js";
 import { clock } from "./timeline.js";
@@ -94,8 +94,8 @@ export function home(main) {
     const newest = new Map(); // video -> its newest job
     const several = []; // jobs over several videos, or over other places
     for (const job of known.reverse()) {
-      const ids = job.inputs === 1 ? await videosOf(job) : [];
-      if (ids.length === 1) newest.set(ids[0], job);
+      const video = videoOf(job);
+      if (video !== null) newest.set(video, job);
       else several.push(job);
     }
     if (gone) return;

@@ -11,40 +11,14 @@ export const STATUS_WORDS = {
 export const finished = (job) => !STAGES.includes(job.status);
 export const useful = (job) => job.status === "succeeded" || job.status === "partial";
 
-const KEY = "balletal.jobs";
-const remembered = () => {
-  try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
-  } catch {
-    return {};
-  }
-};
-
-// Videos of a job; no route tells them, but the page knows what it started and what it has seen.
-function remember(job, ids) {
-  localStorage.setItem(KEY, JSON.stringify({ ...remembered(), [job.id]: ids.slice(0, 100) }));
-}
-
 /** Start a job over a video. The same key for the same wish: a second click or a lost answer makes no second job. */
-export async function start(videoId, models, key = randomKey()) {
-  const json = { inputs: [{ video_id: videoId }], models };
-  const job = await call("/v1/jobs", { method: "POST", json, headers: { "Idempotency-Key": key } });
-  remember(job, [videoId]);
-  return job;
-}
+export const start = (videoId, models, key = randomKey()) =>
+  call("/v1/jobs", { method: "POST", json: { inputs: [{ video_id: videoId }], models }, headers: { "Idempotency-Key": key } });
 // crypto.randomUUID is for https and localhost only.
 const randomKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** Videos of a job: known from its start on this page, else from its results; those of many inputs only if `many`. */
-export async function videosOf(job, many = false) {
-  const known = remembered()[job.id];
-  if (known) return known;
-  if (!useful(job) || (job.inputs > 1 && !many)) return [];
-  const found = job.inputs > 1 ? await results(job) : (await call(`/v1/jobs/${job.id}/results?limit=1`)).segments;
-  const ids = [...new Set(found.map((segment) => segment.video_id))];
-  if (ids.length) remember(job, ids);
-  return ids;
-}
+/** The video that a job is about, where that is one of those that are here, and the only one; else null. */
+export const videoOf = (job) => (job.inputs === 1 ? job.video_ids[0] ?? null : null);
 
 /** Every job of the user, newest first. */
 export const jobs = async () => (await all("/v1/jobs?limit=100", "jobs")).sort((a, b) => b.created.localeCompare(a.created));
@@ -53,11 +27,7 @@ export const jobs = async () => (await all("/v1/jobs?limit=100", "jobs")).sort((
 export const results = (job) => all(`/v1/jobs/${job.id}/results?limit=10000`, "segments");
 
 /** The jobs of a video, newest first. */
-export async function jobsOf(videoId) {
-  const found = await jobs();
-  const theirs = await Promise.all(found.map((job) => videosOf(job)));
-  return found.filter((_, i) => theirs[i].includes(videoId));
-}
+export const jobsOf = async (videoId) => (await jobs()).filter((job) => job.video_ids.includes(videoId));
 
 /**
  * A card in `place` that follows a job to its end: `onEnd(job)` hears of it. Gives a function that lets go.

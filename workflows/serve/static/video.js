@@ -1,7 +1,7 @@
 // A video with its timeline: one track a model, and one for annotations of the user's own.
 import { call } from "./api.js";
 import { confirmed, make, size, template } from "./dom.js";
-import { finished, follow, jobsOf, results, start, useful, videosOf } from "./job.js";
+import { finished, follow, jobsOf, results, start, useful, videoOf } from "./job.js";
 import { choices, short } from "./models.js";
 import { SPEEDS, player } from "./player.js";
 import { say, tell } from "./problems.js";
@@ -20,13 +20,16 @@ export function jobView(main, id) {
   main.append(make("p", { class: "soft" }, make("a", { href: "#/" }, "← All videos")), problem);
   async function look() {
     const job = await call(`/v1/jobs/${id}`);
-    const ids = await videosOf(job, true);
     if (gone) return;
-    if (ids.length === 1) return void location.replace(`#/videos/${ids[0]}`);
+    if (videoOf(job) !== null) return void location.replace(`#/videos/${videoOf(job)}`);
+    // Those in other places are known by what was found in them.
+    const others = useful(job) ? (await results(job)).map((segment) => segment.video_id) : [];
+    const ids = [...new Set([...job.video_ids, ...others])];
+    if (gone) return;
     release = follow(main, job, () => { release?.(); look().catch((error) => tell(problem, error)); });
     if (!finished(job)) return;
     if (ids.length) main.append(make("h1", {}, "Videos of this job"), make("ul", { class: "plain videos" }, ...await Promise.all(ids.map(async (video) => {
-      const name = await call(`/v1/videos/${video}`).then((found) => found.name).catch(() => null);
+      const name = job.video_ids.includes(video) ? await call(`/v1/videos/${video}`).then((found) => found.name).catch(() => null) : null;
       return make("li", { class: "row" }, name === null ? make("span", {}, video) : make("a", { href: `#/videos/${video}` }, make("strong", {}, name)));
     }))));
     if (useful(job)) main.append(make("h2", {}, "Save the steps as a file"), exportLinks(job.models.map((model) => ({ job, model, name: short(model, job.models) })), {}));
