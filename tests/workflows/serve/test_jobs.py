@@ -147,6 +147,7 @@ def test_a_job_gives_what_score_gives_though_its_driver_is_killed(
         assert state["status"] == "partial", state
         assert state["counts"] == {"total": 4, "ok": 3, "failed": 1, "skipped": 0}
         assert state["inputs"] == 4
+        local.processes[f"{job_id}-2"].wait(60)
         assert not Path(job.path("store")).exists()
 
         expected_at = tmp_path / "expected"
