@@ -78,13 +78,11 @@ class ThreadRunner:
 
 
 class JobsBackend(FakeBackend):
+    runner: ThreadRunner
+
     def __init__(self, data: Data) -> None:
         super().__init__()
-        self.thread_runner = ThreadRunner(data)
-
-    @property
-    def runner(self) -> ThreadRunner:
-        return self.thread_runner
+        self.runner = ThreadRunner(data)
 
 
 @dataclass
