@@ -125,8 +125,9 @@ export function mount(element, { duration, tracks, onSeek = null, onSelect = nul
     let y = 0;
     for (const row of rows) {
       const group = node("g", { role: "group", "aria-label": `Track ${row.name}` });
-      const most = gutter ? 19 : 40;
-      const title = row.name.length > most ? `${row.name.slice(0, most - 1)}…` : row.name;
+      // Names of models begin alike and differ at the end: the middle is what can be spared.
+      const most = gutter ? 17 : 40;
+      const title = row.name.length > most ? `${row.name.slice(0, 3)}…${row.name.slice(4 - most)}` : row.name;
       const place = gutter ? { x: gutter - 12, "text-anchor": "end" } : { x: 0 };
       const name = node("text", { ...place, y: y + 13, fill: "currentColor" }, title);
       name.append(node("title", {}, row.name));
