@@ -10,6 +10,7 @@ from workflows.serve.data import Data
 from workflows.serve.limits import Limits
 from workflows.serve.metrics import Metrics
 from workflows.serve.observe import Observed
+from workflows.serve.openapi import App
 from workflows.serve.problems import answers, install_problems
 from workflows.serve.sources import Sources
 
@@ -28,12 +29,11 @@ def create_app(
 
     A router that has work to do while the app runs has a ``lifespan``; ``app.state.context`` is there by then.
     """
-    # The pages of docs_url and redoc_url load scripts from elsewhere; /openapi.json is the same in plain.
-    app = FastAPI(title="balletal", docs_url=None, redoc_url=None)
+    app = App()
     context = Context(backend, data, limits or Limits(), access or Access(), sources or Sources(), metrics or Metrics())
     app.state.context = context
     install_problems(app)
     app.add_middleware(Observed, limits=context.limits, metrics=context.metrics)
     for module in _ROUTERS:
-        app.include_router(module.router, responses=answers(400, 401, 403, 405, 413, 422, 500))
+        app.include_router(module.router, responses=answers(400, 401, 403, 405, 413, 422, 500, 503))
     return app

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from workflows.serve.context import Here, Owner
 from workflows.serve.limits import Limits
-from workflows.serve.problems import Problem, answers
+from workflows.serve.problems import Problem
 
-router = APIRouter()
+router = APIRouter(tags=["service"])
 
 
 class Live(BaseModel):
@@ -27,7 +27,7 @@ async def live() -> Live:
     return Live()
 
 
-@router.get("/v2/health/ready", responses=answers(503))
+@router.get("/v2/health/ready")
 async def ready(here: Here) -> Ready:
     """Videos can be sent."""
     if not await here.backend.ready():

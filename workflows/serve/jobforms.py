@@ -11,11 +11,15 @@ from workflows.serve.jobstore import FINISHED, Done, Job, State, Status, rfc3339
 from workflows.serve.models import NAME
 from workflows.serve.places import library_video, video_uri
 
-Key = Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
-Limit = Annotated[int, Query(ge=1, le=10_000)]
+Key = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$", description="of your jobs, one alone has it"),
+]
+Limit = Annotated[int, Query(ge=1, le=10_000, description="at most so many in a page")]
 ModelName = Annotated[str | None, Query(pattern=NAME, description="`name` or `name@version`")]
-Label = Annotated[str | None, Query(min_length=1, max_length=200)]
-MinScore = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
+Label = Annotated[str | None, Query(min_length=1, max_length=200, description="of this class alone")]
+MinScore = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="lowest score")]
+NEXT_PAGE = "`next_page_token` of the page before"
 Format = Literal["json", "csv", "activitynet", "eaf", "vtt", "srt", "otio", "label-studio"]
 Uri = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -142,6 +146,23 @@ class InputFailure(BaseModel):
 class ErrorsPage(BaseModel):
     errors: list[InputFailure]
     next_page_token: str | None = None
+
+
+EVENT_SCHEMA = {
+    "title": "Event",
+    "description": "one event of the stream",
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["status", "progress", "segment", "done"]},
+        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "none of `progress`"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "`{status}`, `{done, total, unit, counts}`, a Segment or a JobBody",
+        },
+    },
+}
 
 
 def job_body(job: Job) -> JobBody:

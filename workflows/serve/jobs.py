@@ -13,9 +13,12 @@ from fastapi import APIRouter, BackgroundTasks, FastAPI, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from balletal.errors import BalletalError
+from workflows.serve.bodies import BINARY
 from workflows.serve.context import Context, Here, Owner, meanwhile
 from workflows.serve.data import new_id
 from workflows.serve.jobforms import (
+    EVENT_SCHEMA,
+    NEXT_PAGE,
     ErrorsPage,
     Format,
     JobBody,
@@ -35,7 +38,7 @@ from workflows.serve.models import model_of
 from workflows.serve.places import video_uri
 from workflows.serve.problems import Problem, answers
 from workflows.serve.reconcile import end_cancelled, reconcile, stop, tend
-from workflows.serve.results import Position, export, job_errors, page
+from workflows.serve.results import MEDIA_TYPES, Position, export, job_errors, page
 from workflows.serve.runner import Bundle
 
 log = logging.getLogger(__name__)
@@ -58,11 +61,11 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-router = APIRouter(lifespan=_life)
+router = APIRouter(tags=["jobs"], lifespan=_life)
 
 
-@router.post("/v1/jobs", status_code=202, responses=answers(404, 429, 503) | {200: {"model": JobBody}})
-async def submit(
+@router.post("/v1/jobs", status_code=202, responses=answers(404, 429, 507) | {200: {"model": JobBody}})
+async def submit_job(
     here: Here, owner: Owner, wanted: JobWanted, response: Response, idempotency_key: Key = None
 ) -> JobBody:
     """Localize in any number of videos. The same `Idempotency-Key` with the same body is the same job (200)."""
@@ -122,11 +125,11 @@ def _make(
 
 
 @router.get("/v1/jobs")
-def jobs(
+def list_jobs(
     here: Here,
     owner: Owner,
-    page_token: Annotated[str | None, Query(pattern=r"^\d{15}-[0-9a-f]{24}$")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    page_token: Annotated[str | None, Query(pattern=r"^\d{15}-[0-9a-f]{24}$", description=NEXT_PAGE)] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="at most so many in a page")] = 20,
 ) -> JobsPage:
     """Your jobs, latest first."""
     store = JobStore(here.data)
@@ -138,12 +141,12 @@ def jobs(
 
 
 @router.get("/v1/jobs/{job_id}", response_model=JobBody, responses=answers(404) | {304: {"description": "as it was"}})
-async def show(
+async def show_job(
     here: Here,
     owner: Owner,
     job_id: Id,
     response: Response,
-    if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+    if_none_match: Annotated[str | None, Header(max_length=1000, description="an `ETag` that was told")] = None,
 ) -> JobBody | Response:
     """One job. `Retry-After` says when to ask again, as long as it is not finished."""
     job = await asyncio.to_thread(_find, here, owner, job_id)
@@ -162,15 +165,18 @@ async def show(
     response_class=StreamingResponse,
     responses=answers(404)
     | {
-        200: {"content": {"text/event-stream": {}}, "description": "status, progress, segment, done"},
+        200: {
+            "content": {"text/event-stream": {"schema": EVENT_SCHEMA}},
+            "description": "status, progress, segment, done",
+        },
         204: {"description": "all was told"},
     },
 )
-async def events(
+async def job_events(
     here: Here,
     owner: Owner,
     job_id: Id,
-    last_event_id: Annotated[int | None, Header(ge=0, le=10**12)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=10**12, description="of the last event that was seen")] = None,
 ) -> Response:
     """What happens to a job, as server-sent events, until it is done. `Last-Event-ID` goes on behind an event.
 
@@ -213,8 +219,8 @@ def _event(name: str, data: Mapping[str, Any], number: int | None = None) -> str
     return f"{head}data: {json.dumps(data, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
-@router.post("/v1/jobs/{job_id}/cancel", status_code=202, responses=answers(404, 409))
-async def cancel(here: Here, owner: Owner, job_id: Id, background: BackgroundTasks) -> JobBody:
+@router.post("/v1/jobs/{job_id}/cancel", status_code=202, responses=answers(404, 409, 507))
+async def cancel_job(here: Here, owner: Owner, job_id: Id, background: BackgroundTasks) -> JobBody:
     """Stop a job. What it had found so far is not kept."""
     job = await asyncio.to_thread(_find, here, owner, job_id)
     if await asyncio.to_thread(job.done):
@@ -228,7 +234,7 @@ async def cancel(here: Here, owner: Owner, job_id: Id, background: BackgroundTas
 
 
 @router.delete("/v1/jobs/{job_id}", status_code=204, responses=answers(404, 409))
-def remove(here: Here, owner: Owner, job_id: Id) -> None:
+def remove_job(here: Here, owner: Owner, job_id: Id) -> None:
     """Remove a finished job and its results; copies at an `output_uri` stay."""
     job = _find(here, owner, job_id)
     if job.done() is None:
@@ -237,11 +243,11 @@ def remove(here: Here, owner: Owner, job_id: Id) -> None:
 
 
 @router.get("/v1/jobs/{job_id}/results", responses=answers(404))
-def results(
+def list_results(
     here: Here,
     owner: Owner,
     job_id: Id,
-    page_token: Annotated[str | None, Query(pattern=r"^\d{1,4}\.\d{1,12}$")] = None,
+    page_token: Annotated[str | None, Query(pattern=r"^\d{1,4}\.\d{1,12}$", description=NEXT_PAGE)] = None,
     limit: Limit = 1000,
     model: ModelName = None,
     label: Label = None,
@@ -258,11 +264,11 @@ def results(
 
 
 @router.get("/v1/jobs/{job_id}/errors", responses=answers(404))
-def errors(
+def list_errors(
     here: Here,
     owner: Owner,
     job_id: Id,
-    page_token: Annotated[str | None, Query(pattern=r"^\d{1,12}$")] = None,
+    page_token: Annotated[str | None, Query(pattern=r"^\d{1,12}$", description=NEXT_PAGE)] = None,
     limit: Limit = 1000,
 ) -> ErrorsPage:
     """What failed, input by input."""
@@ -274,9 +280,10 @@ def errors(
 @router.get(
     "/v1/jobs/{job_id}/export",
     response_class=Response,
-    responses=answers(404, 409) | {200: {"content": {"application/octet-stream": {}}, "description": "the file"}},
+    responses=answers(404, 409)
+    | {200: {"content": dict.fromkeys(MEDIA_TYPES.values(), BINARY), "description": "the file"}},
 )
-def download(
+def export_job(
     here: Here,
     owner: Owner,
     job_id: Id,

@@ -23,7 +23,7 @@ from workflows.serve.problems import Problem
 LEAST_BYTES = 1 << 20
 """What a video or upload counts at least: folders and records take room too."""
 
-Id = Annotated[str, PathParameter(json_schema_extra={"pattern": f"^{ID}$"})]
+Id = Annotated[str, PathParameter(description="24 hex digits", json_schema_extra={"pattern": f"^{ID}$"})]
 """A route's parameter. One of another form is answered like one that nobody has (404), not as a bad parameter."""
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]

@@ -13,7 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import schemas
 from balletal.errors import VideoError
 from balletal.video.guard import guarded
 from balletal.video.probe import VideoInfo, probe
@@ -29,7 +28,7 @@ from workflows.serve.metrics import Stages
 from workflows.serve.models import NAME, model_of
 from workflows.serve.problems import Problem, answers, video_problem
 
-router = APIRouter()
+router = APIRouter(tags=["models"])
 
 
 class Wanted(BaseModel):
@@ -66,12 +65,12 @@ class WantedOf(Wanted):
 _BODY = {
     "required": True,
     "content": {
-        "application/json": {"schema": WantedOf.model_json_schema()},
+        "application/json": {"schema": {"$ref": "#/components/schemas/WantedOf"}},
         "application/octet-stream": BINARY,
         "video/*": BINARY,
     },
 }
-_RESULT = {"content": {"application/json": {"schema": schemas.json_schema("result")}}}
+_RESULT = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}}}
 _JOB = {"model": JobBody, "description": "a job does it, because the client prefers that"}
 Prefer = Annotated[
     str | None, Header(max_length=1000, description="`respond-async` (RFC 7240): make a job of it, of a video by name")
@@ -81,7 +80,7 @@ Prefer = Annotated[
 @router.post(
     "/v1/localize",
     response_model=None,
-    responses={200: _RESULT, 202: _JOB, **answers(404, 413, 415, 429, 503)},
+    responses={200: _RESULT, 202: _JOB, **answers(404, 413, 415, 429, 507)},
     openapi_extra={"requestBody": _BODY},
 )
 async def localize(

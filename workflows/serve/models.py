@@ -14,7 +14,7 @@ from workflows.serve.context import Context, Here, Owner
 from workflows.serve.limits import Limits
 from workflows.serve.problems import Problem, answers
 
-router = APIRouter()
+router = APIRouter(tags=["models"])
 
 NAME = r"^[A-Za-z0-9_.+-]{1,100}(@[A-Za-z0-9_.+-]{1,100})?$"
 """``name`` or ``name@version``."""
@@ -80,14 +80,14 @@ class Models(BaseModel):
 
 
 @router.get("/v1/models")
-async def models(here: Here, owner: Owner) -> Models:
+async def list_models(here: Here, owner: Owner) -> Models:
     """The models."""
     served = await here.backend.models()
     return Models(models=[ModelBody.of(one, here.limits) for one in served], default=served[-1].id)
 
 
 @router.get("/v1/models/{name}", responses=answers(404))
-async def model(here: Here, owner: Owner, name: Name) -> ModelBody:
+async def show_model(here: Here, owner: Owner, name: Name) -> ModelBody:
     """One model."""
     return ModelBody.of(await model_of(here, name), here.limits)
 

@@ -103,11 +103,12 @@ def internal_error(request: Request) -> Response:
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Problems that a route can answer, for its ``responses``."""
-    content = {"application/problem+json": {"schema": _SCHEMA}}
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
-_SCHEMA = {
+PROBLEM_SCHEMA = {
+    "title": "Problem",
     "type": "object",
     "description": "RFC 9457; some types have further members",
     "required": ["type", "title", "status", "detail", "request_id"],

@@ -110,13 +110,15 @@ class Exported:
     content: bytes
 
 
-_MEDIA_TYPES = {
+MEDIA_TYPES = {
+    "json": "application/json",
     "csv": "text/csv",
     "vtt": "text/vtt",
     "srt": "application/x-subrip",
     "eaf": "application/xml",
     "zip": "application/zip",
 }
+"""Of exported files; formats that are not here are JSON."""
 
 
 def export(job: Job, model: str, to: str, *, min_score: float, video_id: str | None) -> Exported | None:
@@ -150,11 +152,11 @@ def export(job: Job, model: str, to: str, *, min_score: float, video_id: str | N
         content = json.dumps(results | {"results": kept}, ensure_ascii=False, allow_nan=False).encode()
     else:
         content = json.dumps({"segments": segments_json(table, model)}, ensure_ascii=False, allow_nan=False).encode()
-    return Exported("detections.json", "application/json", content)
+    return Exported("detections.json", _media_type("json"), content)
 
 
 def _media_type(to: str) -> str:
-    return _MEDIA_TYPES.get(to, "application/json")
+    return MEDIA_TYPES.get(to, MEDIA_TYPES["json"])
 
 
 def _zipped(documents: dict[str, bytes]) -> bytes:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from workflows.serve.access import COOKIE
 from workflows.serve.context import Here, Owner
 
-router = APIRouter()
+router = APIRouter(tags=["session"])
 
 
 class Token(BaseModel):
@@ -20,13 +20,13 @@ class Session(BaseModel):
 
 
 @router.get("/v1/session")
-async def show(owner: Owner) -> Session:
+async def show_session(owner: Owner) -> Session:
     """Who is asking."""
     return Session(owner=owner)
 
 
 @router.post("/v1/session", status_code=204)
-async def begin(here: Here, request: Request, body: Token) -> Response:
+async def sign_in(here: Here, request: Request, body: Token) -> Response:
     """Sign in: a cookie that scripts cannot read stands for the token."""
     cookie, seconds = here.access.sign_in(request, body.token)
     response = Response(status_code=204)
@@ -36,7 +36,7 @@ async def begin(here: Here, request: Request, body: Token) -> Response:
 
 
 @router.delete("/v1/session", status_code=204)
-async def end(here: Here, request: Request) -> Response:
+async def sign_out(here: Here, request: Request) -> Response:
     """Sign out."""
     here.access.require_own_page(request)
     response = Response(status_code=204)

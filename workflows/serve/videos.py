@@ -16,6 +16,7 @@ from starlette.responses import Response
 from workflows.serve.bodies import BINARY, check_media_type, receive, scratch
 from workflows.serve.context import Context, Here, Owner, meanwhile
 from workflows.serve.data import ID
+from workflows.serve.jobforms import NEXT_PAGE
 from workflows.serve.jobstore import JobStore
 from workflows.serve.library import Id, Library, Name, StoredVideo, Video
 from workflows.serve.media import MEDIA_TYPES
@@ -59,11 +60,15 @@ def _body(*types: str) -> dict[str, Any]:
     "/v1/videos",
     status_code=201,
     response_model=Video,
-    responses=answers(400, 413, 415, 429, 507, 503),
+    responses=answers(400, 413, 415, 429, 507),
     openapi_extra=_body("application/octet-stream", "video/*"),
 )
 async def put_video(
-    request: Request, here: Here, owner: Owner, response: Response, name: Annotated[Name, Query()] = "video"
+    request: Request,
+    here: Here,
+    owner: Owner,
+    response: Response,
+    name: Annotated[Name, Query(description="what you call it")] = "video",
 ) -> StoredVideo:
     """Send a short video as the body of one request."""
     check_media_type(request, "application/octet-stream", "video/")
@@ -83,7 +88,7 @@ async def put_video(
     return video
 
 
-@router.post("/v1/uploads", status_code=201, response_model=Upload, responses=answers(413, 429, 507, 503))
+@router.post("/v1/uploads", status_code=201, response_model=Upload, responses=answers(413, 429, 507))
 async def begin_upload(new: NewUpload, here: Here, owner: Owner, response: Response) -> Upload:
     """Begin to send a video piece after piece."""
     uploads = Uploads(here.data, here.limits)
@@ -93,7 +98,7 @@ async def begin_upload(new: NewUpload, here: Here, owner: Owner, response: Respo
     return Upload(offset=0, chunk_max=here.limits.max_chunk_bytes, **told)
 
 
-@router.head("/v1/uploads/{upload_id}", responses=_OFFSET | answers(404, 503))
+@router.head("/v1/uploads/{upload_id}", response_class=Response, responses=_OFFSET | answers(404))
 async def upload_offset(upload_id: Id, here: Here, owner: Owner) -> Response:
     """How much of an upload is here: all of it, once it is complete."""
 
@@ -113,7 +118,7 @@ async def upload_offset(upload_id: Id, here: Here, owner: Owner) -> Response:
     "/v1/uploads/{upload_id}",
     status_code=204,
     response_class=Response,
-    responses=_NEXT_OFFSET | answers(400, 404, 409, 413, 415, 507, 503),
+    responses=_NEXT_OFFSET | answers(400, 404, 409, 413, 415, 507),
     openapi_extra=_body("application/offset+octet-stream", "application/octet-stream"),
 )
 async def add_piece(
@@ -136,7 +141,7 @@ async def add_piece(
 
 
 @router.post(
-    "/v1/uploads/{upload_id}/complete", status_code=201, response_model=Video, responses=answers(404, 409, 507, 503)
+    "/v1/uploads/{upload_id}/complete", status_code=201, response_model=Video, responses=answers(404, 409, 507)
 )
 async def complete_upload(upload_id: Id, here: Here, owner: Owner, response: Response) -> StoredVideo:
     """Make a video of an upload whose bytes are all here. Asked again, the answer is the same."""
@@ -145,7 +150,7 @@ async def complete_upload(upload_id: Id, here: Here, owner: Owner, response: Res
     return video
 
 
-@router.delete("/v1/uploads/{upload_id}", status_code=204, response_class=Response, responses=answers(404, 503))
+@router.delete("/v1/uploads/{upload_id}", status_code=204, response_class=Response, responses=answers(404))
 async def remove_upload(upload_id: Id, here: Here, owner: Owner) -> Response:
     """Give an upload up."""
 
@@ -157,12 +162,12 @@ async def remove_upload(upload_id: Id, here: Here, owner: Owner) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/v1/videos", response_model=Videos, response_model_exclude_none=True, responses=answers(503))
+@router.get("/v1/videos", response_model=Videos, response_model_exclude_none=True)
 async def list_videos(
     here: Here,
     owner: Owner,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    page_token: Annotated[str | None, Query(pattern=rf"^\d{{1,20}}-{ID}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="at most so many in a page")] = 100,
+    page_token: Annotated[str | None, Query(pattern=rf"^\d{{1,20}}-{ID}$", description=NEXT_PAGE)] = None,
 ) -> Videos:
     """Your videos."""
     videos = await asyncio.to_thread(Library(here.data).of, owner)
@@ -179,13 +184,13 @@ def _place(video: Video) -> tuple[int, str]:
     return seconds * 1_000_000 + micros, video.video_id
 
 
-@router.get("/v1/videos/{video_id}", response_model=Video, responses=answers(404, 503))
+@router.get("/v1/videos/{video_id}", response_model=Video, responses=answers(404))
 async def show_video(video_id: Id, here: Here, owner: Owner) -> StoredVideo:
     """What a video is."""
     return await asyncio.to_thread(Library(here.data).find, owner, video_id)
 
 
-@router.delete("/v1/videos/{video_id}", status_code=204, response_class=Response, responses=answers(404, 503))
+@router.delete("/v1/videos/{video_id}", status_code=204, response_class=Response, responses=answers(404))
 async def remove_video(video_id: Id, here: Here, owner: Owner) -> Response:
     """Remove a video. A job that needs it tells of it as of any video that is missing."""
 
@@ -198,18 +203,23 @@ async def remove_video(video_id: Id, here: Here, owner: Owner) -> Response:
 
 
 _CONTENT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the video", "content": {"video/*": BINARY}},
-    206: {"description": "a range of it", "content": {"video/*": BINARY}},
+    200: {"description": "the video", "content": dict.fromkeys(MEDIA_TYPES.values(), BINARY)},
+    206: {"description": "a range of it", "content": dict.fromkeys(MEDIA_TYPES.values(), BINARY)},
     304: {"description": "the client has it"},
 }
 
 
-@router.head("/v1/videos/{video_id}/content", operation_id="head_content", responses=_CONTENT | answers(404, 507, 503))
+@router.head(
+    "/v1/videos/{video_id}/content",
+    operation_id="head_content",
+    response_class=Response,
+    responses=_CONTENT | answers(404, 507),
+)
 @router.get(
     "/v1/videos/{video_id}/content",
     operation_id="get_content",
     response_class=Response,
-    responses=_CONTENT | answers(404, 416, 507, 503),
+    responses=_CONTENT | answers(404, 416, 507),
 )
 async def content(
     request: Request,

@@ -210,6 +210,10 @@ def test_a_video_that_was_uploaded(client: TestClient, backend: FakeBackend) -> 
 
 
 def test_the_description_carries_the_schema(client: TestClient) -> None:
-    described = client.get("/openapi.json").json()["paths"]["/v1/localize"]["post"]
-    assert described["responses"]["200"]["content"]["application/json"]["schema"] == schemas.json_schema("result")
+    document = client.get("/openapi.json").json()
+    described = document["paths"]["/v1/localize"]["post"]
+    schema = described["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/Result"}
+    told = document["components"]["schemas"]["Result"]
+    assert told == {name: part for name, part in schemas.json_schema("result").items() if name != "$schema"}
     assert {"application/octet-stream", "application/json"} <= set(described["requestBody"]["content"])
