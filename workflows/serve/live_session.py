@@ -113,14 +113,16 @@ class LiveSession:
 
     def _take_in(self, pictures: Sequence[Picture]) -> None:
         for picture in pictures:
-            if self._origin is None:
-                self._origin = picture.pts_us
-            since_s = (picture.pts_us - self._origin) / 1e6
+            # The first one that is taken: or one that is damaged would begin hours of its like.
+            origin = picture.pts_us if self._origin is None else self._origin
+            since_s = (picture.pts_us - origin) / 1e6
             if max(since_s, time.monotonic() - self._began) > self._longest_s:
                 self.over = True
                 return
             if (reason := self._left_out(picture, since_s)) is not None:
                 self.dropped[reason] += 1
+            else:
+                self._origin = origin
 
     def _left_out(self, picture: Picture, since_s: float) -> str | None:
         """Give a picture to the clips, or say why not."""

@@ -153,6 +153,15 @@ def test_pictures_that_are_left_out_are_counted(session: Callable[..., LiveSessi
     pd.testing.assert_frame_equal(final(events), final(told(session(), [sent])))
 
 
+def test_a_damaged_picture_begins_nothing(session: Callable[..., LiveSession]) -> None:
+    """Or what came hours later would be shown from then on."""
+    sent = pictures(30, origin_us=3_600_000_000)
+    live = session()
+    events = told(live, [[Picture(0, b"no picture"), *sent]])
+    assert live.dropped == {"damaged": 1}
+    pd.testing.assert_frame_equal(final(events), final(told(session(), [sent])))
+
+
 @pytest.mark.parametrize("jump_us", [61_000_000, 2**64 - 1 - 15_000_000])
 def test_a_session_ends(session: Callable[..., LiveSession], jump_us: int) -> None:
     live, sent = session(longest_s=60.0), pictures(30)
