@@ -171,7 +171,8 @@ class JobStore:
                 if float(created) / 1e3 >= before:
                     break  # the names are in order of time
                 job = self.job(job_id)
-                if job is None:
+                if job is None:  # its removal was cut short
+                    files.remove_folder(self.data.folder("jobs", job_id))
                     files.remove(files.join(root, owner, name))
                 elif (done := job.done()) is not None and done.finished < before:
                     job.remove()
@@ -274,8 +275,9 @@ class Job:
         return self.path("events", f"{first:010d}.json")
 
     def remove(self) -> None:
-        """Remove all of it."""
+        """Remove all of it. The request goes first: without its end alone it would be a job to begin again."""
         files.remove(self.queued)
+        files.remove(self.path("job.json"))
         files.remove_folder(self.folder)
         files.remove(self.listed)
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 
-from balletal.errors import BalletalError
 from workflows.serve.data import Data
 from workflows.serve.jobstore import Done, Job, JobStore
 from workflows.serve.limits import Limits
@@ -87,11 +86,14 @@ async def stop(job: Job, runner: JobRunner) -> None:
 async def reconcile_all(store: JobStore, runner: JobRunner) -> None:
     """Reconcile all jobs that are not finished."""
     for job_id in await asyncio.to_thread(store.queue):
-        job = await asyncio.to_thread(store.job, job_id)
-        if job is None or await asyncio.to_thread(job.done) is not None:
-            await asyncio.to_thread(store.unqueue, job_id, STALE_S)
-        else:
-            await reconcile(job, runner)
+        try:
+            job = await asyncio.to_thread(store.job, job_id)
+            if job is None or await asyncio.to_thread(job.done) is not None:
+                await asyncio.to_thread(store.unqueue, job_id, STALE_S)
+            else:
+                await reconcile(job, runner)
+        except Exception as error:  # of this job, or of storage or a cluster that is away: the others have their turn
+            log.warning("job %s is not looked after: %s", job_id, error)
 
 
 async def tend(data: Data, limits: Limits, runner: JobRunner) -> None:
@@ -103,7 +105,7 @@ async def tend(data: Data, limits: Limits, runner: JobRunner) -> None:
             if time.monotonic() - swept > _SWEEP_S:
                 swept = time.monotonic()
                 await asyncio.to_thread(store.sweep, limits.ttl_s)
-        except (BalletalError, RuntimeError, OSError) as error:  # storage or the cluster is away
+        except Exception as error:  # storage is away, or nobody foresaw it: the next round comes all the same
             log.warning("jobs are not looked after: %s", error)
         await asyncio.sleep(EVERY_S)
 

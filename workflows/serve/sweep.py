@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 from balletal import files
-from balletal.errors import StorageError
 from workflows.serve.data import Data, is_id
 from workflows.serve.limits import Limits
 from workflows.serve.uploads import Uploads
@@ -59,5 +58,5 @@ async def tend(data: Data, limits: Limits, in_use: Callable[[], Collection[str]]
         await asyncio.sleep(every_s * random.uniform(0.5, 1.0))  # replicas that started together part
         try:
             await asyncio.to_thread(sweep, data, limits, in_use)
-        except StorageError as error:
+        except Exception as error:  # storage is away, or nobody foresaw it: the next sweep comes all the same
             log.warning("not swept: %s", error)

@@ -1,5 +1,6 @@
 """Jobs over HTTP, on a tiny app whose drivers are processes of their own."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import ray
 from fastapi.testclient import TestClient
 
+from balletal import files
 from balletal.segments import segment_table
 from balletal.video.probe import probe
 from tests.workflows.serve.fakes import MP4, problem, told
@@ -373,3 +375,25 @@ def test_a_silent_driver_is_replaced_until_it_is_too_often(make, idle, store, bu
     state = client.get(url).json()
     assert state["status"] == "failed"
     assert state["error"] == f"The job was tried {reconcile.MAX_ATTEMPTS} times: no cluster"
+
+
+def test_a_job_that_cannot_be_looked_after_keeps_no_other_from_it(idle, store, bundles) -> None:
+    jobs = [store.submit(Request(new_id(), "local", 1000.0, [{"prefix": "/x"}], bundles, {}))[0] for _ in range(3)]
+    broken = min(jobs, key=lambda job: job.id)  # the first in the queue
+    files.write_bytes(broken.path("job.json"), b'{"of": "another release"}')
+    asyncio.run(reconcile.reconcile_all(store, idle))
+    assert sorted(idle.submitted) == sorted(f"{job.id}-1" for job in jobs if job is not broken)
+
+
+def test_a_removal_that_was_cut_short_leaves_no_job(make, idle, finished, store, monkeypatch) -> None:
+    client, url = make(idle), f"/v1/jobs/{finished.id}"
+    with monkeypatch.context() as patch:
+        remove = files.remove
+        patch.setattr(files, "remove_folder", lambda uri: None)  # it was killed before
+        patch.setattr(files, "remove", lambda uri: remove(uri) if uri != finished.listed else None)
+        assert client.delete(url).status_code == 204
+    files.remove(finished.path("done.json"))
+    problem(client.get(url), 404, "not-found")
+    assert not idle.submitted
+    store.sweep(0.0)
+    assert not [path for path in Path(store.data.uri).rglob("*") if path.is_file()]

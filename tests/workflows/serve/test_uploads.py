@@ -201,10 +201,13 @@ def test_the_sweep_takes_the_old_and_leaves_what_is_needed(uploads: Uploads, tmp
     assert not [path for path in Path(uploads.data.uri).rglob("*") if path.is_file()]
 
 
-def test_the_sweep_goes_on_when_the_storage_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [StorageError("data", expected="storage", found="none"), ValueError("a record")])
+def test_the_sweep_goes_on_whatever_went_wrong(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uploads = Uploads(Data(str(tmp_path)), Limits(ttl_s=0.05))
     upload = begin(uploads, 100)
-    answers = iter([StorageError("data", expected="storage", found="none")])
+    answers = iter([error])
 
     def listed(*args: str) -> list[str]:
         if error := next(answers, None):
