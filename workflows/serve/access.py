@@ -89,7 +89,7 @@ def session_secret(folder: str) -> bytes:
     if not files.exists(uri):
         before = os.umask(0o077)  # for no other user of this machine
         try:
-            files.write_bytes(uri, secrets.token_bytes(32))
+            files.create_bytes(uri, secrets.token_bytes(32))  # of services that start together, the first one's
         finally:
             os.umask(before)
     return files.read_bytes(uri)

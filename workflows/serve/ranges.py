@@ -51,8 +51,7 @@ async def file_response(request: Request, uri: str, size: int, etag: str, header
         etag: strong, in quotes. ``If-None-Match`` and ``If-Range`` are compared with it.
 
     Raises:
-        Problem: 416.
-        OSError: it is gone.
+        Problem: 416; 404, it is gone.
         StorageError: it cannot be read.
     """
     headers = headers | {"ETag": etag, "Accept-Ranges": "bytes"}
@@ -68,7 +67,10 @@ async def file_response(request: Request, uri: str, size: int, etag: str, header
     headers["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    file = await asyncio.to_thread(files.open_file, uri)
+    try:
+        file = await asyncio.to_thread(files.open_file, uri)
+    except FileNotFoundError:
+        raise Problem(404, "not-found", "No such video", "The video was removed.") from None
     return StreamingResponse(_blocks(file, start, stop), status, headers)
 
 

@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from balletal import files
 from balletal.errors import InputError
 from tests.workflows.serve.fakes import FakeBackend, problem
 from workflows.serve import access
@@ -178,8 +179,11 @@ def test_where_tokens_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert BERTA not in repr(tokens_from(str(tmp_path / "tokens")))
 
 
-def test_one_secret_for_all_replicas(tmp_path: Path) -> None:
+def test_one_secret_for_all_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = session_secret(str(tmp_path))
     assert len(first) == 32
     assert session_secret(str(tmp_path)) == first
+    with monkeypatch.context() as patch:  # two that start together find none
+        patch.setattr(files, "exists", lambda uri: False)
+        assert session_secret(str(tmp_path)) == first
     assert (tmp_path / "session.key").stat().st_mode & 0o077 == 0

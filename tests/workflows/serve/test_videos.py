@@ -185,7 +185,7 @@ def test_videos_are_listed_newest_first_in_pages(client: TestClient, clip: bytes
         problem(client.get(f"/v1/videos?{query}"), 422, "bad-parameters")
 
 
-def test_content_is_served_in_ranges(client: TestClient, clip: bytes) -> None:
+def test_content_is_served_in_ranges(client: TestClient, tmp_path: Path, clip: bytes) -> None:
     name = "Pas de deux “2”\\.mp4".replace("\\", "%")
     video = client.put("/v1/videos", params={"name": name}, content=clip, headers=MP4).json()
     where, size = f"/v1/videos/{video['video_id']}/content", len(clip)
@@ -210,6 +210,9 @@ def test_content_is_served_in_ranges(client: TestClient, clip: bytes) -> None:
     sent = client.get(f"{where}?download=true").headers["content-disposition"]
     assert sent.startswith('attachment; filename="Pas de deux _2__.mp4"; filename*=UTF-8')
     assert "%E2%80%9C2%E2%80%9D%25.mp4" in sent
+
+    next(tmp_path.rglob("content.mp4")).unlink()  # by a replica that removes it just now
+    problem(client.get(where), 404, "not-found")
 
 
 def test_no_body_of_any_kind_harms_the_service(client: TestClient, clip: bytes) -> None:
