@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
@@ -42,6 +42,7 @@ from workflows.serve.bundles import for_jobs, load_bundles, weights_of
 from workflows.serve.data import Data
 from workflows.serve.limits import Limits
 from workflows.serve.metrics import Metrics, Stages
+from workflows.serve.problems import Problem
 from workflows.serve.ray_metrics import RayRegistry
 from workflows.serve.runner import RayRunner
 from workflows.serve.sources import Sources
@@ -187,6 +188,8 @@ class HandleBackend:
         except RayTaskError as error:
             # Ray's own error is of both types and holds ours, whose fields it does not have.
             raise error.cause from None
+        except RayActorError:
+            raise _gone() from None
         with stage("localize"):
             found = await self._localized(Work(model, features, info.duration, part, min_score, top_k))
         return Answer(found, warnings, stage)
@@ -199,7 +202,10 @@ class HandleBackend:
         )
 
     async def _localized(self, work: Work) -> pd.DataFrame:
-        found = await self._localizer.localize.remote(work)
+        try:
+            found = await self._localizer.localize.remote(work)
+        except RayActorError:
+            raise _gone() from None
         if isinstance(found, InputError):
             raise found
         return found
@@ -207,6 +213,11 @@ class HandleBackend:
     async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
         made: NDArray[np.float32] = await self._extractors[model].frames.remote(pixels, clips)
         return made
+
+
+def _gone() -> Problem:
+    """The answer when a replica dies that was asked: another one, or the next, may be asked the same."""
+    return Problem(503, "busy", "Busy", "A part of the service ended while it worked on this. Try again.")
 
 
 @serve.deployment(

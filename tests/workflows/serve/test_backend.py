@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from ray.exceptions import ActorDiedError
 
 from balletal.backbones.i3d import InceptionI3D
 from balletal.errors import InputError
@@ -22,6 +24,8 @@ from balletal.video.probe import VideoInfo, probe
 from tests.workflows.conftest import TinyBundle
 from workflows.serve.backend import LocalBackend, Model, Part, as_stored, live_features, pick
 from workflows.serve.bundles import load_bundles, weights_of
+from workflows.serve.deployments import HandleBackend
+from workflows.serve.problems import Problem
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +142,22 @@ def test_live_features_of_a_flow_stream_are_those_of_the_video(long_video: Video
     whole = extractor.extract_video(long_video, (0, 3)).features
     pixels = read_frames(long_video.uri, 8, 0, 3 * 8 + 1, crop="center", size=32).pixels
     np.testing.assert_array_equal(live_features(extractor, pixels, 3), as_stored(whole, extractor.spec))
+
+
+def test_a_replica_that_dies_is_told_as_busy(tiny_bundle: TinyBundle) -> None:
+    """Which clients take for what it is: a reason to ask again."""
+
+    async def dies(*_: Any) -> None:
+        raise ActorDiedError
+
+    dead: Any = SimpleNamespace(**dict.fromkeys(("video", "localize"), SimpleNamespace(remote=dies)))
+    model = Model.of(tiny_bundle.localizer)
+    backend = HandleBackend({model.spec.spec_id: dead}, dead, [model])
+    asked = (
+        backend.localize(model.id, "video", VideoInfo("video", 1.0, 25.0, 64, 48, "h264", 0, 25, False)),
+        backend.infer(model.id, np.zeros((2, model.spec.dim), np.float32), np.arange(2.0)),
+    )
+    for one in asked:
+        with pytest.raises(Problem) as told:
+            asyncio.run(one)
+        assert (told.value.status, told.value.urn) == (503, "busy")
