@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
+from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.requests import ClientDisconnect
 
 from balletal import files
@@ -14,8 +16,27 @@ from balletal.errors import StorageError
 from balletal.storage import reason
 from workflows.serve.problems import Problem, too_large
 
+_MEMBERS = 100  # far more than any has
+
+
+class Strict(BaseModel):
+    """What a client says, in JSON or a query: members of other names are errors, and many of them are one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > _MEMBERS:
+            raise ValueError(f"at most {_MEMBERS} members")
+        return given
+
+
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 """How OpenAPI describes a body of bytes."""
+
+SILENCE_S = 30.0
+"""Seconds after which a client that sends nothing of its body is given up: it may hold a place that others wait for."""
 
 
 @contextlib.contextmanager
@@ -60,7 +81,7 @@ async def receive(request: Request, path: Path, max_bytes: int) -> int:
         Its bytes.
 
     Raises:
-        Problem: 413, or 400 when the client went away.
+        Problem: 413, 408 when nothing comes, or 400 when the client went away.
     """
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
@@ -68,13 +89,24 @@ async def receive(request: Request, path: Path, max_bytes: int) -> int:
         size = 0
         with path.open("wb") as file:
             try:
-                async for chunk in request.stream():
+                async for chunk in _unsilent(request.stream()):
                     size += len(chunk)
                     if size > max_bytes:
                         break
                     await asyncio.to_thread(file.write, chunk)
+            except TimeoutError:
+                raise Problem(408, "silence", "Silence", f"Nothing came for {SILENCE_S:g} s.") from None
             except ClientDisconnect:
                 raise Problem(400, "bad-parameters", "Body cut short", "The client went away.") from None
     if size > max_bytes:
         raise too_large(max_bytes)
     return size
+
+
+async def _unsilent(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    while True:
+        async with asyncio.timeout(SILENCE_S):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        yield chunk

@@ -3,8 +3,9 @@
 from typing import Annotated, Literal
 
 from fastapi import Header, Query
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
+from workflows.serve.bodies import Strict
 from workflows.serve.context import Context
 from workflows.serve.data import ID
 from workflows.serve.jobstore import FINISHED, Done, Job, State, Status, rfc3339
@@ -22,10 +23,6 @@ MinScore = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="
 NEXT_PAGE = "`next_page_token` of the page before"
 Format = Literal["json", "csv", "activitynet", "eaf", "vtt", "srt", "otio", "label-studio"]
 Uri = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Input(Strict):
@@ -69,7 +66,7 @@ class Params(Strict):
 class JobWanted(Strict):
     """What a job is to do."""
 
-    inputs: list[Input] = Field(min_length=1, max_length=100_000)
+    inputs: list[Input] = Field(min_length=1, max_length=100_000, fail_fast=True)
     models: list[Annotated[str, Field(pattern=NAME)]] | None = Field(None, min_length=1, max_length=32)
     params: Params = Params()
     output_uri: Uri | None = Field(None, description="a folder in a place that is allowed; gets a copy of the results")

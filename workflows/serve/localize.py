@@ -5,25 +5,26 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from balletal.errors import VideoError
-from balletal.video.guard import guarded
+from balletal.video.guard import GuardError, guarded
 from balletal.video.probe import VideoInfo, probe
 from workflows.serve.backend import Answer, Model
-from workflows.serve.bodies import BINARY, check_media_type, receive
+from workflows.serve.bodies import BINARY, Strict, check_media_type, receive
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.data import ID
 from workflows.serve.jobforms import Input, JobBody, JobWanted, Key, Params, Uri
 from workflows.serve.jobs import submitted
 from workflows.serve.library import Library
-from workflows.serve.media import LOOK_S, require_within
+from workflows.serve.media import LOOK_S, looking, require_within
 from workflows.serve.metrics import Stages
 from workflows.serve.models import NAME, model_of
 from workflows.serve.problems import Problem, answers, video_problem
@@ -31,10 +32,8 @@ from workflows.serve.problems import Problem, answers, video_problem
 router = APIRouter(tags=["models"])
 
 
-class Wanted(BaseModel):
+class Wanted(Strict):
     """What is asked of a video."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(None, pattern=NAME, description="`name` or `name@version`; none: the default one")
     start: float | None = Field(None, ge=0, le=1e6, allow_inf_nan=False, description="seconds; localize from there on")
@@ -80,7 +79,7 @@ Prefer = Annotated[
 @router.post(
     "/v1/localize",
     response_model=None,
-    responses={200: _RESULT, 202: _JOB, **answers(404, 413, 415, 429, 507)},
+    responses={200: _RESULT, 202: _JOB, **answers(404, 408, 413, 415, 429, 507)},
     openapi_extra={"requestBody": _BODY},
 )
 async def localize(
@@ -121,7 +120,7 @@ async def _answered(
     try:
         if info is None:
             with stage("probe"):
-                info = await asyncio.to_thread(guarded, probe, str(video), uri=str(video), limit_s=LOOK_S)
+                info = await looking(partial(guarded, probe, str(video), uri=str(video), limit_s=LOOK_S))
         require_within(info, here.limits)
         _check_duration(here, info, wanted)
         found = await here.backend.localize(
@@ -135,6 +134,8 @@ async def _answered(
         )
     except VideoError as error:
         raise video_problem(error) from None
+    except GuardError:
+        raise Problem(503, "busy", "Busy", "No video can be looked at now. Try again later.") from None
     stage.update(found.seconds)
     for name, seconds in stage.items():
         here.metrics.stage(name, seconds)

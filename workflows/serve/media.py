@@ -1,13 +1,18 @@
 """What an uploaded file is, found out where it can do no harm, and whether a browser plays it."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from balletal.errors import VideoError
 from balletal.video.guard import guarded
 from balletal.video.probe import Timeline, VideoInfo, first_frame, open_video, probe, timeline
 from workflows.serve.limits import Limits
+
+T = TypeVar("T")
 
 MEDIA_TYPES = {
     ".mp4": "video/mp4",
@@ -39,6 +44,15 @@ class Look:
     suffix: str
     playable: bool
     warnings: list[str]
+
+
+# Each may hold a decoder with its memory; the rest waits in line, and not in that of all other work.
+_looking = ThreadPoolExecutor(4, thread_name_prefix="look")
+
+
+async def looking(work: Callable[[], T]) -> T:
+    """Do work that looks at a video, aside from the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(_looking, work)
 
 
 def look(path: Path, limits: Limits) -> Look:

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import APIRouter, Path
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from balletal.errors import InputError
 from balletal.video.clips import clip_times
 from workflows.serve.backend import Model, pick
+from workflows.serve.bodies import Strict
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.limits import Limits
 from workflows.serve.problems import Problem, answers
@@ -93,17 +94,18 @@ async def show_model(here: Here, owner: Owner, name: Name) -> ModelBody:
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+# Up to the first that is none: an error has a hundred times the bytes of what is wrong.
+Row = Annotated[list[Finite], Field(fail_fast=True)]
+Rows = Annotated[list[Row], Field(fail_fast=True)]
 
 
-class Tensor(BaseModel):
+class Tensor(Strict):
     """Features: row ``t`` is what the extractor made of window ``t`` of the video."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Literal["features"]
     shape: Annotated[list[Annotated[int, Field(ge=1, le=1 << 24)]], Field(min_length=2, max_length=2)]
     datatype: Literal["FP32"]
-    data: list[Finite] | list[list[Finite]] = Field(description="row after row, or a list of rows")
+    data: Row | Rows = Field(description="row after row, or a list of rows")
 
     def array(self) -> NDArray[np.float32]:
         """(T, D) float32."""
@@ -115,20 +117,16 @@ class Tensor(BaseModel):
             return np.asarray(rows, dtype=np.float64).astype(np.float32).reshape(self.shape)
 
 
-class InferParameters(BaseModel):
+class InferParameters(Strict):
     """What the sender takes the features to be; refused where the model's are others."""
-
-    model_config = ConfigDict(extra="forbid")
 
     spec_id: str | None = Field(None, max_length=64)
     stride_s: Finite | None = None
     min_score: float = Field(0.0, ge=0, le=1, allow_inf_nan=False, description="lowest score")
 
 
-class Inference(BaseModel):
+class Inference(Strict):
     """A request of the Open Inference Protocol."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str | None = Field(None, max_length=128)
     parameters: InferParameters = InferParameters()

@@ -18,6 +18,9 @@ log = logging.getLogger("ray.serve.balletal")
 # Asked every few seconds by whoever watches the service.
 _UNTOLD = ("/v2/health/live", "/v2/health/ready", "/metrics")
 
+# Bodies that go to disk as they come. All else may be read as JSON, whatever it says it is.
+_STREAMED = (b"video/", b"application/octet-stream", b"application/offset+octet-stream")
+
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 HEADERS = {
@@ -63,8 +66,8 @@ class Observed:
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """``receive`` that ends a request whose body is larger than any route takes."""
         headers = dict(scope["headers"])
-        is_json = b"json" in headers.get(b"content-type", b"")
-        limit = self.limits.max_json_bytes if is_json else self.limits.max_body_bytes
+        streamed = headers.get(b"content-type", b"").lower().startswith(_STREAMED)
+        limit = self.limits.max_body_bytes if streamed else self.limits.max_json_bytes
         size = 0
 
         async def bounded() -> Message:

@@ -52,6 +52,7 @@ def storage_problem(error: StorageError) -> Problem:
     return Problem(503, "not-ready", "Storage away", "The service's storage does not answer. Try again later.")
 
 
+_TOLD = 20  # errors of one request
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
@@ -85,7 +86,7 @@ def install_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def parameters(request: Request, error: RequestValidationError) -> Response:
         # Where and why, without the input: an error must not mirror what was sent.
-        found = [{"parameter": str(one["loc"][-1]), "message": one["msg"]} for one in error.errors()]
+        found = [{"parameter": str(one["loc"][-1]), "message": one["msg"]} for one in error.errors()[:_TOLD]]
         detail = "; ".join(f"{one['parameter']}: {one['message']}" for one in found)
         return _answer(request, 422, "bad-parameters", "Parameters out of range", detail, errors=found)
 

@@ -1,17 +1,16 @@
 """The session of the page: a token is given once, a cookie stands for it from then on."""
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from workflows.serve.access import COOKIE
+from workflows.serve.bodies import Strict
 from workflows.serve.context import Here, Owner
 
 router = APIRouter(tags=["session"])
 
 
-class Token(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Token(Strict):
     token: str = Field(min_length=1, max_length=1000)
 
 

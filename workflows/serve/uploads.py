@@ -12,12 +12,12 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from balletal import files
 from balletal.errors import InputError, VideoError
 from balletal.video.guard import GuardError
-from workflows.serve.bodies import scratch
+from workflows.serve.bodies import Strict, scratch
 from workflows.serve.data import ID, Data, is_id, new_id
 from workflows.serve.library import (
     LEAST_BYTES,
@@ -37,10 +37,8 @@ MAX_PIECES = 10_000
 """Of an upload; with pieces of the usual 8 MiB there are 1024 in 8 GiB."""
 
 
-class NewUpload(BaseModel):
+class NewUpload(Strict):
     """What a client says of a file before it sends it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     filename: Name
     bytes: int = Field(gt=0, le=1 << 53)

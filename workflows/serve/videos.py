@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from workflows.serve.data import ID
 from workflows.serve.jobforms import NEXT_PAGE
 from workflows.serve.jobstore import JobStore
 from workflows.serve.library import Id, Library, Name, StoredVideo, Video
-from workflows.serve.media import MEDIA_TYPES
+from workflows.serve.media import MEDIA_TYPES, looking
 from workflows.serve.preview import preview
 from workflows.serve.problems import answers
 from workflows.serve.ranges import file_response
@@ -36,9 +35,6 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
 
 
 router = APIRouter(tags=["videos"], lifespan=_life)
-
-# Each may hold a decoder with its memory; the rest waits in line.
-_looking = ThreadPoolExecutor(4, thread_name_prefix="look")
 
 _HEADERS = {"Upload-Offset": {"description": "bytes that are here", "schema": {"type": "integer", "minimum": 0}}}
 _OFFSET: dict[int | str, dict[str, Any]] = {200: {"headers": _HEADERS}}
@@ -60,7 +56,7 @@ def _body(*types: str) -> dict[str, Any]:
     "/v1/videos",
     status_code=201,
     response_model=Video,
-    responses=answers(400, 413, 415, 429, 507),
+    responses=answers(400, 408, 413, 415, 429, 507),
     openapi_extra=_body("application/octet-stream", "video/*"),
 )
 async def put_video(
@@ -80,7 +76,7 @@ async def put_video(
     try:
         with scratch(here.data.folder("videos", upload.id)) as folder:
             await receive(request, folder / "content", most)
-            video = await _look(partial(uploads.take_in, upload, folder / "content"))
+            video = await looking(partial(uploads.take_in, upload, folder / "content"))
     except BaseException:
         await asyncio.to_thread(uploads.remove, upload.id)
         raise
@@ -118,7 +114,7 @@ async def upload_offset(upload_id: Id, here: Here, owner: Owner) -> Response:
     "/v1/uploads/{upload_id}",
     status_code=204,
     response_class=Response,
-    responses=_NEXT_OFFSET | answers(400, 404, 409, 413, 415, 507),
+    responses=_NEXT_OFFSET | answers(400, 404, 408, 409, 413, 415, 507),
     openapi_extra=_body("application/offset+octet-stream", "application/octet-stream"),
 )
 async def add_piece(
@@ -145,7 +141,7 @@ async def add_piece(
 )
 async def complete_upload(upload_id: Id, here: Here, owner: Owner, response: Response) -> StoredVideo:
     """Make a video of an upload whose bytes are all here. Asked again, the answer is the same."""
-    video = await _look(partial(Uploads(here.data, here.limits).complete, owner, upload_id))
+    video = await looking(partial(Uploads(here.data, here.limits).complete, owner, upload_id))
     response.headers["Location"] = f"/v1/videos/{video.video_id}"
     return video
 
@@ -248,8 +244,3 @@ def _attachment(video: StoredVideo) -> str:
     """RFC 6266: the name for old clients in ASCII, and as it is."""
     plain = re.sub(r'[^ -~]|["\\%]', "_", video.name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(video.name, safe='')}"
-
-
-async def _look(work: Any) -> StoredVideo:
-    video: StoredVideo = await asyncio.get_running_loop().run_in_executor(_looking, work)
-    return video

@@ -109,7 +109,9 @@ def test_a_body_is_bounded_whatever_the_route_reads(backend: FakeBackend, tmp_pa
     as_json = {"Content-Type": "application/json"}
     for content in (b"[" * 101, iter([b"[" * 60] * 2)):
         problem(client.post("/v2/models/fake/infer", content=content, headers=as_json), 413, "too-large")
-    problem(client.post("/v2/models/fake/infer", content=b"[" * 1001), 413, "too-large")
+    problem(client.post("/v2/models/fake/infer", content=b"[" * 101), 413, "too-large")
+    problem(client.post("/v1/localize", content=b"x" * 1001, headers=MP4), 413, "too-large")
+    problem(client.post("/v1/localize", content=b"x" * 1000, headers=MP4), 415, "bad-video")
 
 
 def test_a_router_has_the_parts_of_the_app(backend: FakeBackend, tmp_path: Path) -> None:

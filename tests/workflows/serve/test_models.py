@@ -4,10 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from tests.workflows.serve.fakes import SPEC, FakeBackend, problem
 from workflows.serve.app import create_app
 from workflows.serve.data import Data
+from workflows.serve.models import Inference
 
 
 @pytest.fixture
@@ -91,6 +93,22 @@ def test_other_features_are_refused(client: TestClient, parameters: Any, input_:
     request = {"inputs": [input_], "parameters": parameters}
     body = problem(client.post("/v2/models/fake/infer", json=request), 422, urn)
     assert len(body["detail"]) < 500
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [tensor(data=[""] * 1000)]},
+        {"inputs": [tensor(data=[[0.5, ""]] * 1000)]},
+        {"inputs": [tensor()]} | {f"m{n}": 0 for n in range(1000)},
+    ],
+)
+def test_what_is_wrong_a_thousand_times_is_told_a_few_times(client: TestClient, body: dict[str, Any]) -> None:
+    """An error takes a hundred times the room of what is wrong."""
+    with pytest.raises(ValidationError) as found:
+        Inference.model_validate(body)
+    assert found.value.error_count() <= 3
+    assert len(problem(client.post("/v2/models/fake/infer", json=body), 422, "bad-parameters")["errors"]) <= 3
 
 
 def test_a_mismatch_names_both(client: TestClient) -> None:
