@@ -119,7 +119,8 @@ class Uploads:
             The offset behind them.
 
         Raises:
-            Problem: 409 with the offset, when they begin elsewhere or another piece was first; 413.
+            Problem: 409 with the offset, when they begin elsewhere or another piece was first; 413; 404, the upload was
+                removed meanwhile.
         """
         pieces = self._pieces(upload)
         if offset != sum(size for _, size in pieces):
@@ -134,6 +135,9 @@ class Uploads:
             raise Problem(413, "too-large", "Too many pieces", f"An upload has at most {MAX_PIECES} pieces.")
         if not files.create_bytes(self._piece(upload, offset), content.read_bytes()):
             self.refuse_offset(upload)
+        if not self.exists(upload.id):  # removed meanwhile; nobody would find the piece
+            self.remove(upload.id)
+            self.find(upload.owner, upload.id)
         return offset + size
 
     def refuse_offset(self, upload: StoredUpload) -> NoReturn:

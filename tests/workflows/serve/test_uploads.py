@@ -87,6 +87,16 @@ def test_of_pieces_sent_at_once_one_is_taken(uploads: Uploads, tmp_path: Path) -
     assert joined(uploads, upload) == content
 
 
+def test_a_piece_of_an_upload_that_was_removed_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:
+    upload, piece = begin(uploads, 100), tmp_path / "piece"
+    piece.write_bytes(bytes(100))
+    uploads.remove(upload.id)  # by another replica, while the piece comes
+    with pytest.raises(Problem) as gone:
+        uploads.add_piece(upload, 0, piece)
+    assert gone.value.status == 404
+    assert not [path for path in Path(uploads.data.uri).rglob("*") if path.is_file()]
+
+
 def test_complete_by_two_at_once_gives_one_video(uploads: Uploads, tmp_path: Path, clip: bytes) -> None:
     upload = begin(uploads, len(clip))
     send(uploads, upload, clip, tmp_path, 1000)
