@@ -219,6 +219,12 @@ def _jobs(app: FastAPI, state: FakeService) -> None:
         one["status"] = "cancelled"
         return one
 
+    @app.delete("/v1/jobs/{job_id}", status_code=204)
+    async def remove(job_id: str) -> None:
+        if _found(state.jobs, job_id)["status"] not in ("succeeded", "partial", "failed", "cancelled"):
+            raise Problem(409, "conflict", "Not finished", "Cancel it first.")
+        del state.jobs[job_id]
+
     @app.get("/v1/jobs/{job_id}/results")
     async def results(job_id: str, page_token: int = 0) -> dict[str, Any]:
         _found(state.jobs, job_id)

@@ -135,6 +135,22 @@ def test_a_lost_network_and_a_pause(tab: Any, service: str, state: FakeService, 
     assert len(state.uploads) == 1
 
 
+def test_a_session_that_ends_in_the_middle_of_an_upload(
+    tab: Any, service: str, state: FakeService, video: Path
+) -> None:
+    state.chunk_max, state.piece_s = 500, 0.1
+    tab.goto(service)
+    send(tab, video)
+    while len(state.pieces) < 2:
+        tab.wait_for_timeout(20)
+    state.token, state.piece_s = "sesame", 0.0
+    tab.get_by_label("Token").fill("sesame")
+    tab.get_by_role("button", name="Sign in").click()
+    tab.locator(".list button").first.wait_for()
+    assert list(state.contents.values()) == [video.read_bytes()]
+    assert len(state.uploads) == 1
+
+
 # How often the video comes round, and how far it goes.
 TURNS = """() => {
   const video = document.querySelector("video");
@@ -324,7 +340,7 @@ def test_come_back_stop_and_delete(tab: Any, service: str, state: FakeService, v
     tab.get_by_role("button", name="Delete class.mp4").click()
     tab.get_by_role("button", name="Delete", exact=True).last.click()
     tab.get_by_text("None yet").wait_for()
-    assert state.videos == {}
+    assert state.videos == state.jobs == {}
 
 
 def test_live(tab: Any, service: str, state: FakeService) -> None:

@@ -1,7 +1,7 @@
 // The first page: a new video, uploads to finish, the videos that are here.
-import { all, call } from "./api.js";
+import { all } from "./api.js";
 import { confirmed, date, make, size, template, wait } from "./dom.js";
-import { STATUS_WORDS, finished, jobs, start, videoOf } from "./job.js";
+import { STATUS_WORDS, finished, jobs, removeVideo, start, videoOf } from "./job.js";
 import { choices } from "./models.js";
 import { say, tell } from "./problems.js";
 import { clock } from "./timeline.js";
@@ -111,7 +111,7 @@ export function home(main) {
     const tag = make("span", { class: `tag ${job && !finished(job) ? "busy" : job?.status === "failed" ? "bad" : ""}` }, status);
     return make("li", { class: "row" }, link, status ? tag : null, make("button", { type: "button", "aria-label": `Delete ${video.name}`, onclick: async () => {
       if (!(await confirmed(`Delete ${video.name} and its steps? This cannot be undone.`, "Delete"))) return;
-      await call(`/v1/videos/${video.video_id}`, { method: "DELETE" }).then(drawVideos).catch((problem) => tell(page.problem, problem));
+      await removeVideo(video.video_id).then(drawVideos).catch((problem) => tell(page.problem, problem));
     } }, "Delete"));
   }
   function jobRow(job) {

@@ -29,6 +29,16 @@ export const results = (job) => all(`/v1/jobs/${job.id}/results?limit=10000`, "s
 /** The jobs of a video, newest first. */
 export const jobsOf = async (videoId) => (await jobs()).filter((job) => job.video_ids.includes(videoId));
 
+/** Remove a video, and the jobs that are of it alone with what they found. */
+export async function removeVideo(id) {
+  const passed = (problem) => { if (![404, 409].includes(problem.status)) throw problem; }; // it has just ended, or is gone
+  for (const job of (await jobsOf(id)).filter((one) => videoOf(one) === id)) {
+    if (!finished(job)) await call(`/v1/jobs/${job.id}/cancel`, { method: "POST" }).catch(passed);
+    await call(`/v1/jobs/${job.id}`, { method: "DELETE" }).catch(passed);
+  }
+  await call(`/v1/videos/${id}`, { method: "DELETE" });
+}
+
 /**
  * A card in `place` that follows a job to its end: `onEnd(job)` hears of it. Gives a function that lets go.
  */

@@ -69,7 +69,8 @@ export async function upload(file, tell, signal) {
       agreed = false;
       if (problem.status === 404 && entry) entry = null; // removed meanwhile: from the beginning
       else if (problem.kind === "offset") offset = problem.body.upload_offset;
-      else if (problem.status === 0 || problem.status === 408 || problem.status === 503) {
+      else if (problem.status === 401) continue; // the session has ended: to ask for the offset is to sign in
+      else if ([0, 408, 502, 503, 504].includes(problem.status)) { // the last ones are a proxy's
         meter(offset, true);
         await pause(delay, signal);
         delay = Math.min(2 * delay, LONGEST);

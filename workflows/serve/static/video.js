@@ -1,7 +1,7 @@
 // A video with its timeline: one track a model, and one for annotations of the user's own.
 import { call } from "./api.js";
 import { confirmed, make, size, template } from "./dom.js";
-import { finished, follow, jobsOf, results, start, useful, videoOf } from "./job.js";
+import { finished, follow, jobsOf, removeVideo, results, start, useful, videoOf } from "./job.js";
 import { choices, short } from "./models.js";
 import { SPEEDS, player } from "./player.js";
 import { say, tell } from "./problems.js";
@@ -208,7 +208,7 @@ export function videoView(main, id) {
   async function remove() {
     if (!(await confirmed(`Delete ${video.name} and its steps? This cannot be undone.`, "Delete"))) return;
     try {
-      await call(`/v1/videos/${id}`, { method: "DELETE" });
+      await removeVideo(id);
       location.hash = "#/";
     } catch (problem) {
       tell(page.problem, problem);
