@@ -84,7 +84,8 @@ async def stop(job: Job, runner: JobRunner) -> None:
 
 
 async def reconcile_all(store: JobStore, runner: JobRunner) -> None:
-    """Reconcile all jobs that are not finished."""
+    """Reconcile all jobs that are not finished; those with which that fails are told in one line of the log."""
+    failed: dict[str, Exception] = {}
     for job_id in await asyncio.to_thread(store.queue):
         try:
             job = await asyncio.to_thread(store.job, job_id)
@@ -93,7 +94,9 @@ async def reconcile_all(store: JobStore, runner: JobRunner) -> None:
             else:
                 await reconcile(job, runner)
         except Exception as error:  # of this job, or of storage or a cluster that is away: the others have their turn
-            log.warning("job %s is not looked after: %s", job_id, error)
+            failed[job_id] = error
+    if failed:
+        log.warning("%d jobs are not looked after, job %s for one: %s", len(failed), *next(iter(failed.items())))
 
 
 async def tend(data: Data, limits: Limits, runner: JobRunner) -> None:
