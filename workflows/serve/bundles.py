@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import cast
 
 from balletal import files
@@ -63,12 +65,16 @@ def weights_of(spec: FeatureSpec, given: Weights) -> Weights:
     """
     if given is None or isinstance(given, str) or not isinstance(given, Sequence):
         return given
-    digests: dict[str, str] = {}
-    for one in given:
-        for channels in (3, 2):
-            try:
-                digests[digest(load_state(one, channels))] = str(one)
-            except InputError:
-                continue
+    digests = {found: str(one) for one in given for found in _digests(str(one))}
     wanted = spec.weights.split("+")
     return [digests[one] for one in wanted] if all(one in digests for one in wanted) else given
+
+
+@lru_cache
+def _digests(weights: str) -> tuple[str, ...]:
+    """Of a file of weights, as those of RGB and as those of flow, whichever it can be: read once, for it is large."""
+    found = []
+    for channels in (3, 2):
+        with suppress(InputError):
+            found.append(digest(load_state(weights, channels)))
+    return tuple(found)

@@ -46,7 +46,7 @@ def serving(
         InputError: no bundle, one whose features cannot be made from video, or a port in use.
     """
     # Here, because what is wrong would cost a start of Ray otherwise.
-    specs = {one.spec.spec_id for one in load_bundles(args.bundles, args.weights, args.flow)}
+    bundles = load_bundles(args.bundles, args.weights, args.flow)
     if address is None:
         _require_free(host, port)
     # A service for this machine alone is called by its names, and nobody else's page is to call it.
@@ -58,12 +58,12 @@ def serving(
         largest = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
         # Little is reserved, for jobs want CPUs too; and half of a GPU, as jobs do.
         shares = {"cpus": 0.25, "threads": max(1, min(4, int(largest["CPU"])))}
-        shares["gpus"] = 0.5 if largest["GPU"] >= len(specs) else 0.0
+        shares["gpus"] = 0.5 if largest["GPU"] >= len({one.spec for one in bundles}) else 0.0
         try:
             serve.start(
                 http_options=HTTPOptions(host=host, port=port), logging_config=LoggingConfig(log_level="WARNING")
             )
-            app = application(args.model_copy(update=shares), access)
+            app = application(args.model_copy(update=shares), access, bundles)
             serve.run(app, name=APP, route_prefix="/")
             shown = f"[{host}]" if ":" in host else host
             yield f"http://{shown}:{port}"

@@ -272,24 +272,24 @@ def build(args: ServeArgs) -> serve.Application:
     """The application of a Serve config file (`cluster/serve_config.yaml`).
 
     Raises:
-        InputError: as :func:`application`; no tokens, though the service is not said to be insecure.
+        InputError: as :func:`workflows.serve.bundles.load_bundles`; no tokens, though the service is not said to be
+            insecure.
     """
     tokens = tokens_from(args.tokens)
     if not tokens and not args.insecure:
         raise InputError("tokens", expected=f"a file, {TOKENS}, or insecure: true", found="none")
     secret = session_secret(args.data) if tokens else b""
-    return application(args, Access(tokens, secret))
+    return application(args, Access(tokens, secret), load_bundles(args.bundles, args.weights, args.flow))
 
 
-def application(args: ServeArgs, access: Access) -> serve.Application:
+def application(args: ServeArgs, access: Access, bundles: Sequence[Localizer]) -> serve.Application:
     """The Serve application of bundles.
 
-    Raises:
-        InputError: no bundle, or one that cannot be served: see :func:`load_bundles`.
+    Args:
+        bundles: what :func:`workflows.serve.bundles.load_bundles` made of those in ``args``.
     """
     # The decorator turned the classes into deployments, which type checkers do not see.
     extractor_replica, localizer_replica, gateway = cast(Any, (ExtractorReplica, LocalizerReplica, Gateway))
-    bundles = load_bundles(args.bundles, args.weights, args.flow)
     options = {"num_cpus": args.cpus, "num_gpus": args.gpus}
     threads = args.threads or max(1, int(args.cpus))
     extractors = {

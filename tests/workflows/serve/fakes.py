@@ -61,10 +61,10 @@ class FakeBackend:
         return segment_table("v", [0.0], [float(features.sum())], ["Pirouette"], score=[0.5])
 
     async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
-        raise NotImplementedError
+        raise NotImplementedError  # live sessions alone ask, and have fakes of their own
 
     async def localizer(self, model: str) -> Localizer:
-        raise NotImplementedError
+        raise NotImplementedError  # live sessions alone ask, and have fakes of their own
 
 
 def video(seconds: float, codec: str = "libx264", fps: int = 25, form: str = "mp4") -> bytes:
