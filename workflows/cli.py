@@ -20,6 +20,7 @@ COMMANDS = {
     "Models": {
         "train": "train",
         "tune": "tune",
+        "ensemble": "ensemble",
         "compare": "compare",
         "evaluate": "evaluate",
         "report": "report",

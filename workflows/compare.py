@@ -4,7 +4,7 @@ cells (features x folds) once -> one training run for each cell x model x recipe
 as one -> what each model costs -> comparison.json, comparison.csv, summary.csv, report.html
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import ray
@@ -31,6 +31,7 @@ from workflows.comparison_results import (
 )
 from workflows.config import merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
+from workflows.ensemble import ensemble
 from workflows.fitting import weights_that_fit
 from workflows.report import report
 from workflows.train import prepare, train
@@ -75,7 +76,7 @@ def compare(config: ComparisonConfig, cells: list[Cell]) -> dict[str, Any]:
     _train_all(config, labels, planned)
 
     by_name: dict[str, list[Planned]] = {}
-    for one in planned:
+    for one in [*planned, *_join_all(config, cells, planned, out)]:
         by_name.setdefault(one.name, []).append(one)
     runs = []
     for name, parts in sorted(by_name.items()):
@@ -96,6 +97,21 @@ def compare(config: ComparisonConfig, cells: list[Cell]) -> dict[str, Any]:
     for name, content in tables.items():
         files.write_bytes(files.join(out, f"{name}.csv"), content.to_csv(index=False).encode())
     return results
+
+
+def _join_all(config: ComparisonConfig, cells: list[Cell], planned: list[Planned], out: str) -> list[Planned]:
+    """The ensembles of each cell, as if they had been trained."""
+    joined = []
+    for cell in cells:
+        for name, members in config.ensembles.items():
+            of = [one for one in planned if one.cell is cell and f"{one.model}-{one.recipe}" in members]
+            row = "-".join((*([cell.features] if cell.features else ()), name))
+            folder = files.join(out if cell.fold is None else cell.folder, "runs", row)
+            called = {"name": row, "model": name, "features": cell.features}
+            metrics = _result(_ensemble.remote(cell.store, [one.out for one in of], folder, **called))
+            joined.append(replace(of[0], name=row, out=folder))
+            say(f"{joined[-1].title}: average mAP {metrics['detection']['average_map']:.3f}")
+    return joined
 
 
 def _oracle(cells: list[Cell], labels: LabelSet) -> list[dict[str, Any]]:
@@ -176,6 +192,7 @@ def _result(reference: ray.ObjectRef) -> Any:
 
 
 _train = ray.remote(num_cpus=0, max_retries=0)(train)
+_ensemble = ray.remote(num_cpus=1)(ensemble)
 _pool = ray.remote(num_cpus=1)(pool_folds)
 _cost = ray.remote(num_cpus=1)(cost_of)
 

@@ -20,6 +20,9 @@ def _of_recipes(overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 # Values of a recipe by what they apply to: a recipe's name, or "<model>-<recipe>", which goes over it.
 Overrides = Annotated[dict[str, dict[str, Any]], AfterValidator(_of_recipes)]
 
+# Folders are called so.
+RunName = Annotated[str, StringConstraints(pattern=r"^[\w.][\w.-]*$")]
+
 
 class SplitConfig(BaseModel):
     """How videos are divided: drawn, read from a file, or into folds that are each held out once."""
@@ -64,6 +67,7 @@ class ComparisonConfig(BaseModel):
     recipes: list[RecipeName] = Field(["paper", "localize"], min_length=1)
     seeds: list[int] = Field([0], min_length=1)
     overrides: Overrides = {}
+    ensembles: dict[RunName, list[str]] = Field({}, description="by name, the <model>-<recipe> of all seeds to join")
     workers: int = Field(1, gt=0, description="of a run; more than one are Ray Train workers")
     data: str = Field("", description="what the models learn from, with its licence")
 
@@ -73,6 +77,14 @@ class ComparisonConfig(BaseModel):
     def _something(self) -> "ComparisonConfig":
         if set(self.models) == {"transformer"} and set(self.recipes) == {"paper"}:
             raise ValueError("there is nothing to train: the paper has no recipe for the transformer")
+        trained = {f"{model}-{recipe}" for model in self.models for recipe in self.recipes}
+        for name, members in self.ensembles.items():
+            if unknown := set(members) - trained or ({"no member"} if not members else set()):
+                raise ValueError(
+                    f"ensemble {name}: {', '.join(sorted(unknown))}; there are {', '.join(sorted(trained))}"
+                )
+            if name in trained:
+                raise ValueError(f"ensemble {name} is called as what it is made of")
         return self
 
 
@@ -90,7 +102,7 @@ class FeatureSetting(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, StringConstraints(pattern=r"^[\w.][\w.-]*$")]
+    name: RunName
     store: str
     spec: str | None = Field(None, description="id of the feature spec, where the store holds several")
     every: int = Field(1, gt=0, description="take every so many-th feature: what a longer stride gives")

@@ -57,7 +57,8 @@ def pool_folds(name: str, store: FeatureStore, labels: LabelSet, runs: Sequence[
     """
     localizers = [Localizer.load(files.join(run, "bundle")) for run in runs]
     claim(out, {"name": name, "folds": [one.digest for one in localizers]})
-    files.write_bytes(files.join(out, "losses.csv"), _mean_losses(runs).to_csv(index=False).encode())
+    if all(files.exists(files.join(run, "losses.csv")) for run in runs):  # an ensemble has none
+        files.write_bytes(files.join(out, "losses.csv"), _mean_losses(runs).to_csv(index=False).encode())
     metrics_uri = files.join(out, "metrics.json")
     if files.exists(metrics_uri):
         return cast(dict[str, Any], files.read_json(metrics_uri))
@@ -162,14 +163,18 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
         "foreground_accuracy": run["frames"]["foreground_accuracy"],
         "start_error_s": run["boundaries"]["start_median_s"],
         "end_error_s": run["boundaries"]["end_median_s"],
-        "train_loss": run["losses"]["train"]["total"],
-        "val_loss": run["losses"]["val"]["total"],
-        "val_boundary_loss": run["losses"]["val"]["boundary"],
+        "train_loss": _loss(run, "train", "total"),
+        "val_loss": _loss(run, "val", "total"),
+        "val_boundary_loss": _loss(run, "val", "boundary"),
         "parameters": run["parameters"],
         "flops_per_minute": run["cost"]["flops_per_minute"],
         "latency_s": run["cost"]["latency_s"],
         "train_seconds": run["train_seconds"],
     }
+
+
+def _loss(run: dict[str, Any], side: str, part: str) -> float:
+    return float(run["losses"].get(side, {}).get(part, "nan"))  # an ensemble has none of its own
 
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, get_args
 
 import torch
@@ -29,19 +28,17 @@ from balletal.annotations import (
 from balletal.errors import InputError
 from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
-from balletal.metrics.calibration import detection_temperature
-from balletal.metrics.localizer import evaluate_localizer
 from balletal.projection import Projection
 from balletal.segments import SEGMENT_COLUMNS
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
-from balletal.tal.localizer import Localizer, localize_videos
+from balletal.tal.localizer import Localizer
 from balletal.tal.sequences import LabelledSequence, write_sequences
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
 from workflows.corpora import Corpus, durations_of, further_corpora, learnable, require_twins, rows_of
 from workflows.fitting import fit, fit_alone, weights_that_fit
-from workflows.tables import write_detections
+from workflows.measured import write_run
 
 
 def prepare(
@@ -166,9 +163,6 @@ def train(
 ) -> dict[str, Any]:
     """Train one model, write its bundle and measure it on the validation videos.
 
-    The temperature of its scores is fitted on these too: how well they are calibrated elsewhere is for other videos to
-    say. It changes no mAP but by ties.
-
     Args:
         prepared: folder that :func:`prepare` wrote.
         out: the run's folder; a finished run of the same configuration is returned as it is.
@@ -185,7 +179,6 @@ def train(
         InputError: ``out`` holds a run of another configuration; ``init`` has another projection, or no weight fits.
     """
     weights, new = (None, []) if init is None else weights_that_fit(init, settings, projection, labels)
-    split = load_split(files.join(prepared, "split.json"))
     config = {
         "name": name,
         "data": data,
@@ -207,49 +200,20 @@ def train(
         model = fit(sequences, settings, out, workers=workers, cpus=cpus, weights=weights)
     with io.StringIO(files.read_bytes(files.join(out, "losses.csv")).decode()) as text:
         history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(text)]
-    ground_truth = read_annotations(files.join(prepared, "ground_truth.json"), labels)
-    localizer = Localizer(name, labels, projection, settings, model)
-    durations = ground_truth.durations
-    if model.located:  # the paper's scores stay as published
-        plain = localize_videos(localizer.with_temperature(1.0), store.iter_videos(list(durations)), durations)
-        localizer = localizer.with_temperature(detection_temperature(ground_truth.segments, plain))
-    detections, measured = evaluate_localizer(localizer, store.iter_videos(list(durations)), ground_truth)
-    metrics = {
-        "name": name,
+    facts = {
         "features": features,
         "model": settings.model.name,
         "recipe": recipe_name,
         "seed": settings.seed,
-        "subset": "validation",
-        "split": {"by": split.by, "seed": split.seed},
-        "videos": len(durations),
-        **measured,
         "losses": {
             side: {part: history[-1][f"{side}_{part}"] for part in ("total", "class", "boundary")}
             for side in ("train", "val")
         },
-        "temperature": localizer.recipe.decode.temperature,
-        "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": round(sum(row["seconds"] for row in history), 1),
-        "data": data,
     }
-    about = {
-        "data": data,
-        **({} if init is None else {"init": init.digest}),
-        "split": metrics["split"],
-        "validation": {
-            "average_map": measured["detection"]["average_map"],
-            "foreground_accuracy": measured["frames"]["foreground_accuracy"],
-        },
-    }
-    localizer = replace(localizer, about=about)
-    localizer.save(files.join(out, "bundle"))
-    write_detections(out, detections, localizer)
-    if out != prepared:
-        write_activitynet(files.join(out, "ground_truth.json"), ground_truth, labels)
-        save_split(files.join(out, "split.json"), split)
-    files.write_json(metrics_uri, metrics)
-    return metrics
+    about = {} if init is None else {"init": init.digest}
+    localizer = Localizer(name, labels, projection, settings, model, about)
+    return write_run(localizer, store, prepared, out, facts=facts, data=data)
 
 
 def resolve_recipe(

@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,7 @@ from balletal.projection import Projection
 from balletal.segments import segment_table
 from balletal.tal.config import Recipe
 from balletal.tal.decoding import ClassScores
+from balletal.tal.ensemble import Ensemble
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import Grid
 from balletal.tal.stream import Stream
@@ -38,11 +39,12 @@ FORMAT = "balletal-bundle-2"
 
 @dataclass(frozen=True, eq=False)
 class Localizer:
-    """Labels, feature spec, projection, model and decoding parameters of one trained model.
+    """Labels, feature spec, projection, model and decoding parameters of one trained model, or of several together.
 
     Attributes:
         name: such as ``lstm-localize``.
         recipe: how it was trained and how it decodes.
+        members: the recipes of several models that answer as one (:meth:`joined`); ``recipe``, the first's, decodes.
         about: JSON-able facts for people: data, split, seed, licence, validation metrics.
     """
 
@@ -50,8 +52,31 @@ class Localizer:
     labels: LabelSet
     projection: Projection
     recipe: Recipe
-    model: TemporalModel
+    model: TemporalModel | Ensemble
     about: dict[str, Any] = field(default_factory=dict)
+    members: tuple[Recipe, ...] = ()
+
+    @classmethod
+    def joined(cls, name: str, localizers: "Sequence[Localizer]") -> "Localizer":
+        """One that answers with the mean of several, of the first one's decoding; its scores are not calibrated.
+
+        Raises:
+            InputError: none, or two that differ in their labels, their projection, or the points they answer at.
+        """
+        for one in localizers[1:]:
+            for what, mine, others in (
+                ("labels", localizers[0].labels.name, one.labels.name),
+                ("projection", localizers[0].projection.digest[:12], one.projection.digest[:12]),
+            ):
+                if mine != others:
+                    expected = f"the {what} of {localizers[0].name}, {mine}"
+                    raise InputError(f"{name}, member {one.name}", expected=expected, found=others)
+        models = [model for one in localizers for model in (getattr(one.model, "members", None) or [one.model])]
+        joined = Ensemble(models)
+        first = localizers[0].with_temperature(1.0)
+        members = tuple(recipe for one in localizers for recipe in one.members or (one.recipe,))
+        about = {"members": {one.name: one.digest for one in localizers}}
+        return cls(name, first.labels, first.projection, first.recipe, joined, about, members)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -216,15 +241,19 @@ class Localizer:
             projection = Projection.load(folder)
             projection.spec.require(spec, mine=files.join(folder, PROJECTION_FILE), others=where)
             weights = safetensors.torch.load(files.read_bytes(files.join(folder, MODEL_FILE)))
-            num_tags = len(labels.tags) if "tag_head.weight" in weights else 0
-            model = TemporalModel(recipe.model, projection.dim, len(labels), num_tags)
+            members = tuple(Recipe.model_validate(member) for member in manifest.get("members", ()))
+            num_tags = len(labels.tags) if any(name.endswith("tag_head.weight") for name in weights) else 0
+            models = [TemporalModel(r.model, projection.dim, len(labels), num_tags) for r in members or (recipe,)]
+            model = Ensemble(models) if members else models[0]
             model.load_state_dict(weights)
         except (KeyError, ValidationError) as error:
             raise InputError(where, expected="the fields of a bundle", found=str(error)) from None
         except (SafetensorError, RuntimeError) as error:
             message = " ".join(str(error).split())[:200]
             raise InputError(files.join(folder, MODEL_FILE), expected="this bundle's weights", found=message) from None
-        localizer = cls(manifest["name"], labels, projection, recipe, model.to(device).eval(), manifest["about"])
+        localizer = cls(
+            manifest["name"], labels, projection, recipe, model.to(device).eval(), manifest["about"], members
+        )
         if localizer.digest != manifest["digest"]:
             raise InputError(
                 where, expected=f"content of digest {manifest['digest'][:12]}", found=localizer.digest[:12]
@@ -236,6 +265,7 @@ class Localizer:
             "labels": self.labels.to_dict(),
             "spec": self.spec.to_dict(),
             "recipe": self.recipe.model_dump(mode="json"),
+            **({"members": [recipe.model_dump(mode="json") for recipe in self.members]} if self.members else {}),
         }
 
     def _card(self) -> str:

@@ -295,6 +295,11 @@ class TemporalModel(nn.Module):
         # Nearly every sub-step is background for nearly every class: start there (Lin et al. 2017, focal loss).
         nn.init.constant_(self.class_head.bias, -4.6)
 
+    @property
+    def configs(self) -> tuple[ModelConfig, ...]:
+        """Of the models in it: its own alone."""
+        return (self.config,)
+
     def forward(self, features: Tensor, mask: Tensor) -> Outputs:
         """features (B, T, K) float, mask (B, T) bool -> :class:`Outputs`.
 

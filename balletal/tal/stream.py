@@ -11,6 +11,7 @@ from balletal.projection import Projection
 from balletal.segments import segment_table, tiou
 from balletal.tal.config import Recipe
 from balletal.tal.decoding import ClassScores, Decoder, Detections, read_outputs
+from balletal.tal.ensemble import Ensemble
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import Grid
 from balletal.tal.windows import Window, WindowedModel, Windows
@@ -31,7 +32,7 @@ class Stream:
 
     def __init__(
         self,
-        model: TemporalModel,
+        model: TemporalModel | Ensemble,
         projection: Projection,
         recipe: Recipe,
         names: tuple[str, ...],
@@ -46,7 +47,7 @@ class Stream:
         self.video_id, self.min_score = video_id, min_score
         self.duration = duration
         self._grid, self._merge = Grid.of(self.spec, recipe.model.upsample), merge
-        self._model = WindowedModel(model, projection, Windows.of(recipe))
+        self._model = WindowedModel(model, projection, Windows.of(recipe, model.configs))
         self._decoder = Decoder(self._grid, recipe.decode, located=model.located)
         self._rows, self._clip = 0, -1  # features seen, and the last one's number
         self._finished = False

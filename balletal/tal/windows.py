@@ -7,7 +7,7 @@ come, and begin where the points of the coarsest level do.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from balletal.errors import InputError
 from balletal.projection import Projection
 from balletal.tal.config import ModelConfig, Recipe
 from balletal.tal.decoding import run_model
+from balletal.tal.ensemble import Ensemble
 from balletal.tal.models import Outputs, TemporalModel
 
 # Features that a window of a model with a receptive field answers for at the least: fewer would make the context dear.
@@ -58,12 +59,15 @@ class Windows:
         return self.size - 2 * self.context
 
     @classmethod
-    def of(cls, recipe: Recipe) -> "Windows":
+    def of(cls, recipe: Recipe, configs: Sequence[ModelConfig] = ()) -> "Windows":
         """As ``decode.window`` and ``decode.context`` say, rounded to the grid of the coarsest level.
 
         By default a model with a receptive field has just that as context, which makes its answers those of the whole
         sequence. For the lstm the windows define the answer: they are as long as the crops that it was trained on,
         with a quarter as context. So they are for a model that says boundaries as fractions, here of the window.
+
+        Args:
+            configs: of the models that answer together, where they are several: the windows suit all of them.
 
         Raises:
             InputError: a window that is all context.
@@ -71,7 +75,8 @@ class Windows:
         model, decode = recipe.model, recipe.decode
         coarsest = 2 ** (model.levels - 1)
         unit = coarsest // math.gcd(model.upsample, coarsest)
-        far = receptive_field(model)
+        fields = [receptive_field(config) for config in configs or [model]]
+        far = None if None in fields else max(reach for reach in fields if reach is not None)
         size = decode.window or recipe.optim.max_features
         context = decode.context if decode.context is not None else size // 4 if far is None else far
         context = -(-context // unit) * unit
@@ -103,11 +108,12 @@ class WindowedModel:
     """A model that takes features as they come; holds those of one window.
 
     Args:
+        model: one, or several that answer as one.
         projection: of the features before the model. A window's are projected together, so that how they came
             changes no bit of them.
     """
 
-    def __init__(self, model: TemporalModel, projection: Projection, windows: Windows) -> None:
+    def __init__(self, model: TemporalModel | Ensemble, projection: Projection, windows: Windows) -> None:
         self.model, self.projection, self.windows = model.eval(), projection, windows
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._next = 0  # the first window that was not run yet
@@ -175,4 +181,4 @@ class WindowedModel:
     @property
     def upsample(self) -> int:
         """Sub-steps a feature."""
-        return self.model.config.upsample
+        return self.model.configs[0].upsample

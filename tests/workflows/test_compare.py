@@ -93,11 +93,13 @@ def test_features_folds_and_seeds_are_measured_with_their_spread(
     ]
     path = tmp_path / "compare.yaml"
     more = {"features": features, "dim": 5, "seeds": [0, 1], "split": {"by": "video", "folds": 2}}
+    more["ensembles"] = {"both": ["cnn-localize"]}
     path.write_text(yaml.safe_dump(values(corpus, out, **more)))
     result = CliRunner().invoke(build(), ["compare", str(path)])
     assert result.exit_code == 0, result.output
     runs = {run["name"]: run for run in json.loads((out / "comparison.json").read_text())["runs"]}
-    assert sorted(runs) == [f"{name}-cnn-localize-seed{seed}" for name in ("all", "half") for seed in (0, 1)]
+    seeds = [f"cnn-localize-seed{seed}" for seed in (0, 1)]
+    assert sorted(runs) == [f"{name}-{run}" for name in ("all", "half") for run in ("both", *seeds)]
 
     # The folds' detections are measured at once, each video by the model that did not learn from it.
     run = runs["all-cnn-localize-seed0"]
@@ -119,7 +121,18 @@ def test_features_folds_and_seeds_are_measured_with_their_spread(
     curves = [pd.read_csv(folder / "runs" / run["name"] / "losses.csv") for folder in (out, *folds)]
     assert curves[0]["val_boundary"].tolist() == pytest.approx((curves[1] + curves[2])["val_boundary"].div(2).tolist())
 
-    table = pd.read_csv(out / "summary.csv").set_index("features")
+    # The ensemble is one model a fold, made of those of both seeds that held out the same videos.
+    both = runs["all-both"]
+    assert (both["model"], both["recipe"], both["videos"], len(both["folds"])) == ("both", "ensemble", 12, 2)
+    assert both["parameters"] == 2 * run["parameters"]
+    for fold in folds:
+        joined = Localizer.load(str(fold / "runs" / "all-both" / "bundle"))
+        assert list(joined.about["members"]) == [f"all-{seed}" for seed in seeds]
+    assert (out / "report.html").read_text().count("all-both") > 1
+
+    table = pd.read_csv(out / "summary.csv")
+    assert set(table.loc[table["model"] == "both", "seeds"]) == {1}
+    table = table[table["model"] == "cnn"].set_index("features")
     for name in ("all", "half"):
         two = [runs[f"{name}-cnn-localize-seed{seed}"] for seed in (0, 1)]
         maps = [run["detection"]["average_map"] for run in two]

@@ -24,6 +24,9 @@ STRIDE_S = 8 / 25
 
 @cache
 def localizer(name: str = "cnn", levels: int = 1, boundary: str = "distance", tags: int = 0, **decode) -> Localizer:
+    if name == "ensemble":
+        each = [localizer(kind, levels, boundary, tags, **decode) for kind in ("cnn", "lstm", "transformer")]
+        return Localizer.joined("ensemble", each)
     moments = Moments(6)
     moments.update(np.random.default_rng(0).normal(size=(50, 6)))
     upsample = 2 if boundary == "distance" else 1
@@ -64,7 +67,7 @@ def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.sampled_from(["lstm", "cnn", "transformer"]),
+    st.sampled_from(["lstm", "cnn", "transformer", "ensemble"]),
     st.sampled_from([1, 3]),
     st.lists(st.tuples(st.integers(1, 90), st.sampled_from([0, 0, 0, 1, 5, 70])), min_size=1, max_size=6),
     st.sampled_from([None, 20.0, 300.0]),
@@ -92,7 +95,7 @@ def test_final_detections_are_those_of_the_whole_video(name, levels, chunks, dur
     assert ("tags" in whole) is (tags > 0)
 
 
-@pytest.mark.parametrize("name", ["lstm", "cnn", "transformer", "paper"])
+@pytest.mark.parametrize("name", ["lstm", "cnn", "transformer", "ensemble", "paper"])
 def test_final_detections_come_with_the_stated_delay_and_memory_does_not_grow(name):
     bundle = localizer("cnn", 1, "fraction") if name == "paper" else localizer(name, 3)
     clips = np.arange(700)
