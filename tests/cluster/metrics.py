@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -62,6 +63,7 @@ class _Names:
         return None
 
 
+@cache
 def known_metrics() -> dict[str, set[str]]:
     """Labels by metric: those that the code makes, and the others' that were looked up."""
     names = _Names()
@@ -71,6 +73,7 @@ def known_metrics() -> dict[str, set[str]]:
     return names.labels | _THEIRS
 
 
+@cache
 def known_values() -> dict[str, set[str]]:
     """Values of labels that the code fixes."""
     paths = json.loads((ROOT / "schemas" / "openapi.json").read_text())["paths"]
