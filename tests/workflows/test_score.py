@@ -17,7 +17,8 @@ from balletal.features.store import FeatureStore
 from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
 from schemas import arrow
-from workflows.score import _Localize, main, score
+from workflows.score import main, score
+from workflows.scoring import Localize, Video
 from workflows.tables import write_detections
 
 
@@ -100,12 +101,17 @@ def test_tags_are_written_where_the_bundle_tells_them(tiny_bundle, tmp_path: Pat
     tagged = Localizer.load(str(tmp_path / "bundle"))
     store = FeatureStore.create(str(tmp_path / "store"), plain.spec)
     fill(store, 2)
-    batch = {"video_id": np.array(["v00", "v01"]), "duration": np.full(2, np.nan)}
+    batch = [Video(video_id, "", state, None) for video_id, state in store.states().items()]
     for localizer, folder, schema in (
         (tagged, str(tmp_path / "bundle"), arrow.TAGGED_DETECTIONS),
         (plain, tiny_bundle.folder, arrow.DETECTIONS),
     ):
-        found = _Localize(folder, store, {})(batch).to_pandas().drop(columns=["error", "message"])
+        result = Localize(folder, store, {}).localize(batch)
+        assert result.detections.schema.equals(schema)
+        assert (
+            result.videos["detections"].to_pylist() == result.detections.to_pandas().groupby("video_id").size().tolist()
+        )
+        found = result.detections.to_pandas()
         assert len(found) > 0
         for rows in (found, found.iloc[:0]):
             write_detections(str(tmp_path), rows, localizer, ["v00"])
