@@ -66,13 +66,10 @@ class DetectionStore:
         Raises:
             InputError: there are none, or several scorings' (the message names them).
         """
-        parent, _, name = (uri := files.absolute(uri).rstrip("/")).rpartition("/")
-        if name.startswith("scoring="):
-            return cls(parent, files.read_json(files.join(uri, "_scoring.json")))
-        found = [files.join(uri, one) for one in scorings(uri)]
+        found = scorings(uri)
         if len(found) != 1:
             raise InputError(uri, expected="detections of one scoring", found=", ".join(found) or "none")
-        return cls.open(found[0])
+        return cls(found[0].rpartition("/")[0], files.read_json(files.join(found[0], "_scoring.json")))
 
     @property
     def scoring_id(self) -> str:
@@ -175,8 +172,11 @@ class DetectionStore:
 
 
 def scorings(uri: str) -> list[str]:
-    """Names of the ``scoring=<id>`` folders in a folder; none where it holds no detections."""
-    return [name for name in files.list_names(uri) if name.startswith("scoring=")]
+    """The ``scoring=<id>`` folders in a folder, or the one that it is; none where it holds no detections."""
+    uri = files.absolute(uri).rstrip("/")
+    if uri.rpartition("/")[2].startswith("scoring="):
+        return [uri]
+    return [files.join(uri, name) for name in files.list_names(uri) if name.startswith("scoring=")]
 
 
 def _last(ledger: pd.DataFrame) -> pd.DataFrame:

@@ -40,13 +40,13 @@ def part(store: DetectionStore, found: dict[str, Sequence[float]], version: str 
 def scores(store: DetectionStore, video_ids: Sequence[str] | None = None) -> dict[str, list[float]]:
     """Scores by video, as the store gives them."""
     table = pa.concat_tables([arrow.DETECTIONS.empty_table(), *store.tables(video_ids)]).to_pandas()
-    return {str(video): np.round(rows["score"], 3).tolist() for video, rows in table.groupby("video_id")}
+    return {str(video): rows["score"].astype(float).round(3).tolist() for video, rows in table.groupby("video_id")}
 
 
 def raw(store: DetectionStore) -> dict[str, list[float]]:
     """Scores by video, as any reader of Parquet finds them in the folder."""
     table = pd.concat([pd.read_parquet(uri, partitioning=None) for uri in store.parts()])
-    return {str(video): np.round(rows["score"], 3).tolist() for video, rows in table.groupby("video_id")}
+    return {str(video): rows["score"].astype(float).round(3).tolist() for video, rows in table.groupby("video_id")}
 
 
 def test_a_part_says_which_videos_it_is_of(store: DetectionStore) -> None:
