@@ -30,7 +30,7 @@ from balletal.features.store import FeatureStore
 from balletal.features.units import plan_units
 from balletal.video.probe import VIDEO_SUFFIXES, VideoInfo
 from schemas import arrow
-from tests.benchmarks.extraction_common import machine
+from tests.benchmarks.extraction_common import load, machine
 from workflows.scoring import _PER_PART, missing
 from workflows.sources import Source, list_sources
 
@@ -173,7 +173,8 @@ def main() -> None:
     if options.step:
         print(json.dumps(measure(options.step, options.folder)))
         return
-    print(f"{machine("cpu")}\n\n| segments | step | what | s | CPU s | peak MB |\n| ---: | --- | --- | ---: | ---: | ---: |")
+    print(machine("cpu"), load(), sep="; ", end="\n\n")
+    print("| segments | step | what | s | CPU s | peak MB |\n| ---: | --- | --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as scratch:
         for segments in options.segments:
             folder = (options.folder or Path(scratch)) / str(segments)
