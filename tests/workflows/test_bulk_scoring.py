@@ -63,7 +63,7 @@ def test_a_bucket_killed_and_shared_out(
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:  # a short path, for sockets
         log = tmp_path / "killed"
         killed = start(log, scratch, **how)
-        assert until(lambda: parts(out), killed), log.read_text()
+        assert until(lambda: parts(out), killed, seconds=500), log.read_text()
         killed.kill()
         killed.wait()
         before = len(parts(out))
