@@ -14,9 +14,10 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -25,6 +26,14 @@ from balletal.errors import InputError, StorageError
 from balletal.storage import call, reason
 
 T = TypeVar("T")
+
+
+class Version(NamedTuple):
+    """What changes with a file's content (:func:`version`), and when it did last, in seconds since 1970, if known."""
+
+    version: str
+    modified_s: float | None
+
 
 # A video is read from a few places at a time (pictures, sound, index), in steps of some 100 kB.
 _BLOCK, _BLOCKS = 4 << 20, 4
@@ -112,6 +121,11 @@ def version(uri: str) -> str:
     # One that was listed and is gone, or a link to nothing: reading it will tell.
     info = _info(uri)
     return "missing" if info is None else _version(info)
+
+
+def _modified_s(info: dict[str, Any]) -> float | None:
+    at = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("created")
+    return at.timestamp() if isinstance(at, datetime) else float(at) if isinstance(at, int | float) else None
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -336,6 +350,21 @@ def list_sizes(uri: str) -> dict[str, int]:
     return {_name(info["name"]): info["size"] for info in _listed(uri, detail=True) if info["type"] == "file"}
 
 
+def iter_versions(uri: str) -> Iterator[tuple[str, str]]:
+    """Name and :func:`version` of each file directly in a folder, in any order. Raises as :func:`list_names`."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):  # one after the other: fsspec would make a dictionary for each of a million
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), _call(uri, fs, os.scandir, path) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    about = entry.stat()
+                    yield entry.name, _version({"mtime": about.st_mtime, "size": about.st_size})
+        return
+    for info in _listed(uri, detail=True):
+        if info["type"] == "file":
+            yield _name(info["name"]), _version(info)
+
+
 def _listed(uri: str, *, detail: bool) -> list[Any]:
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)  # other processes write too
@@ -364,15 +393,15 @@ def list_files(uri: str, suffixes: Iterable[str] = ()) -> list[str]:
     return list(list_versions(uri, suffixes))
 
 
-def list_versions(uri: str, suffixes: Iterable[str] = ()) -> dict[str, str]:
-    """The :func:`version` of each file that :func:`list_files` gives, from one listing. Raises as that does."""
+def list_versions(uri: str, suffixes: Iterable[str] = ()) -> dict[str, Version]:
+    """The :class:`Version` of each file that :func:`list_files` gives, from one listing. Raises as that does."""
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)
     info = _info(uri)
     if info is None:
         raise InputError(str(uri), expected="a file or a folder", found="nothing there")
     if info["type"] != "directory":
-        return {str(uri): _version(info)}
+        return {str(uri): Version(_version(info), _modified_s(info))}
     endings = tuple(suffixes)
     local = isinstance(fs, LocalFileSystem)
     # A local listing tells of a link, not of the file that it leads to.
@@ -384,5 +413,10 @@ def list_versions(uri: str, suffixes: Iterable[str] = ()) -> dict[str, str]:
         and (not endings or name.lower().endswith(endings))
     )
     if local:
-        return {name: version(name) for name in found}
-    return {fs.unstrip_protocol(name): _version(listed[name]) for name in found}
+        infos = {name: _info(name) for name in found}
+    else:
+        infos = {fs.unstrip_protocol(name): listed[name] for name in found}
+    return {
+        name: Version(_version(info), _modified_s(info)) if info else Version("missing", None)
+        for name, info in infos.items()
+    }

@@ -72,6 +72,16 @@ DETECTIONS = pa.schema(
 # Of a bundle that tells tags: the names of those that go with each detection.
 TAGGED_DETECTIONS = DETECTIONS.append(pa.field("tags", pa.list_(pa.string()), nullable=False))
 
+# The videos that a file of detections is of (:mod:`balletal.detections`).
+SCORED = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),  # as in VIDEOS; empty where it is not known
+        pa.field("features", pa.string(), nullable=False),  # changes with any of the video's files of features
+        pa.field("detections", pa.int32(), nullable=False),  # how many were found
+    ]
+)
+
 # Where every joint of every dancer is in every picture of a synthetic video; joints in the order of
 # balletal.synthetic.body.JOINTS, coordinates side by side.
 JOINTS = pa.schema(

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Each room may import from the rooms before it; rooms of one line may import each other.
 ROOMS = [
-    {"errors", "storage", "files"},
-    {"labels", "segments"},
+    {"errors", "storage", "files", "parquet"},
+    {"labels", "segments", "detections"},
     {"video"},
     {"annotations"},
     {"backbones"},

@@ -48,6 +48,19 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, *, dash
                 yield
 
 
+def nodes() -> list[dict[str, float]]:
+    """What each node has; its part of what Ray Data may use, where that is limited."""
+    from ray.data import DataContext
+
+    limits, total = DataContext.get_current().execution_options.resource_limits, ray.cluster_resources()
+    allowed = {"CPU": limits.cpu, "GPU": limits.gpu}
+    parts = {
+        kind: min(1.0, limit / total[kind]) for kind, limit in allowed.items() if total.get(kind) and limit is not None
+    }
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{kind: amount * parts.get(kind, 1.0) for kind, amount in node.items()} for node in found]
+
+
 @contextmanager
 def _open(address: str | None, num_cpus: int | None, dashboard: bool) -> Iterator[None]:
     _quiet()

@@ -101,7 +101,9 @@ def parse_tiou(text: str) -> list[float]:
 
 def main(
     ground_truth: Annotated[str, typer.Option(help="Annotations: any format that `annotations` reads.")],
-    detections: Annotated[str, typer.Option(help="ActivityNet results JSON, detections.parquet, or CSV with score.")],
+    detections: Annotated[
+        str, typer.Option(help="ActivityNet JSON, detections.parquet, a folder of parts, or scored CSV.")
+    ],
     subset: Annotated[str | None, typer.Option(help="Only this subset's videos, such as validation.")] = None,
     tiou: Annotated[str, typer.Option(help="Thresholds start:stop:step, the stop included.")] = "0.3:0.7:0.1",
     labels: Annotated[str | None, typer.Option(help="Label set; finer names become its own.")] = None,

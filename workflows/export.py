@@ -36,7 +36,9 @@ def export(detections: str, to: Format, out: str, min_score: float = 0.0) -> Ann
 
 
 def main(
-    detections: Annotated[str, typer.Argument(metavar="DETECTIONS", help="detections.parquet or ActivityNet JSON.")],
+    detections: Annotated[
+        str, typer.Argument(metavar="DETECTIONS", help="detections.parquet, a folder of parts, or JSON.")
+    ],
     to: Annotated[Format, typer.Option(help="ActivityNet JSON, CSV, subtitles, ELAN, OpenTimelineIO or Label Studio.")],
     out: Annotated[str, typer.Option(help="File to write; for vtt, srt, eaf or otio of several videos a folder.")],
     min_score: Annotated[float, typer.Option(help="Leave out detections below this score.")] = 0.0,

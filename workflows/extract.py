@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal
 
 import ray
 import typer
-from ray.data import DataContext
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from balletal import files
@@ -34,10 +33,10 @@ from balletal.video.clips import VideoSegment
 from balletal.video.guard import GuardError, guarded
 from balletal.video.picture import Crop
 from balletal.video.probe import VIDEO_SUFFIXES, VideoInfo, probe
-from workflows.cluster import ray_session
+from workflows.cluster import nodes, ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
 from workflows.extract_stages import share, stages
-from workflows.progress import Progress
+from workflows.progress import OnVideo, Progress, Through
 from workflows.sources import (
     AmbiguousNamesError,
     Source,
@@ -67,6 +66,7 @@ def extract(
     price: float | None = None,
     address: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_video: OnVideo | None = None,
 ) -> dict[str, Any]:
     """Extract the features of all videos of ``videos`` that the store does not have yet.
 
@@ -82,6 +82,7 @@ def extract(
         price: of an hour of the cluster, for the cost per video-hour in ``run.json``.
         video_ids: see :func:`workflows.sources.list_sources`.
         on_progress: is told, whenever it changes, how many segments are done and how many there are.
+        on_video: is told of each video as soon as there is no work left for it; not called where there is none at all.
 
     Returns:
         ``spec``; ``videos`` found; ``videos_failed``, those with an error row; ``segments`` with ``total``, ``done`` by
@@ -121,7 +122,8 @@ def extract(
                 if gpus_per_actor and not (address or os.environ.get("RAY_ADDRESS") or _resources()[1]):
                     # A cluster may grow some; this machine will not, and Ray would wait for them for ever.
                     raise InputError("GPUs per actor", expected="a GPU on this machine", found="none")
-                work = _extract_all(store, todo, versions, told, **how, weights=weights, flow=flow)
+                through = Through(units, todo, finished, on_video) if on_video else None
+                work = _extract_all(store, todo, versions, told, through, **how, weights=weights, flow=flow)
 
     stored = store.units()
     attempted = {(u.video_id, u.segment) for u in todo}
@@ -225,6 +227,7 @@ def _extract_all(
     units: list[VideoSegment],
     versions: dict[str, str],
     told: Callable[[int], None],
+    through: Through | None,
     *,
     actors: int | None,
     gpus_per_actor: float | None,
@@ -232,7 +235,7 @@ def _extract_all(
     **extractor: Any,
 ) -> dict[str, Any]:
     """Run the stages over the units; what `run.json` says of the work."""
-    shared = share(_nodes(), actors=actors, gpus_per_actor=gpus_per_actor)
+    shared = share(nodes(), actors=actors, gpus_per_actor=gpus_per_actor)
     on_cpus = _resources()[0] - shared.actors * shared.actor_cpus
     slots = {"decode": max(1, int(on_cpus / shared.decode_cpus)), "backbone": shared.actors}
     if store.spec.tracker:
@@ -243,6 +246,8 @@ def _extract_all(
         for unit in stages(store, units, versions, shared, **extractor).iter_rows():
             progress.add(unit)
             told(progress.done)
+            if through:
+                through.add(unit)
     except StorageError as error:
         # As it was: Ray adds lines of its own to an error's first argument.
         cause = getattr(error, "cause", error)
@@ -258,17 +263,6 @@ def _extract_all(
         gc.collect()
         raise failure
     return {"rows": progress.rows} | progress.totals(price)
-
-
-def _nodes() -> list[dict[str, float]]:
-    """What each node has; its part of what Ray Data may use, where that is limited."""
-    limits, total = DataContext.get_current().execution_options.resource_limits, ray.cluster_resources()
-    allowed = {"CPU": limits.cpu, "GPU": limits.gpu}
-    parts = {
-        kind: min(1.0, limit / total[kind]) for kind, limit in allowed.items() if total.get(kind) and limit is not None
-    }
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [{kind: amount * parts.get(kind, 1.0) for kind, amount in node.items()} for node in nodes]
 
 
 def _resources() -> tuple[float, float]:

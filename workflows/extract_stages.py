@@ -251,6 +251,7 @@ def _write(store: FeatureStore, unit: Row) -> Row:
             unit["failed"] = True
     return {
         "video_id": video_id,
+        "segment": segment,
         "failed": unit["failed"],
         "rows": 0 if unit["failed"] else len(features),
         "frames": unit["frames"],

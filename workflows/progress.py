@@ -2,12 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.util import metrics
 
+from balletal.video.clips import VideoSegment
 from workflows.console import say
+
+OnVideo = Callable[[str, list[int], float], None]
+"""Is given a video's id, those of its segments that the store has, ascending, and its length in seconds."""
 
 _EVERY_S = 10.0
 
@@ -127,3 +131,42 @@ class Progress:
                 name: round(value / video_hours, 4) if video_hours else None for name, value in each.items()
             },
         }
+
+
+class Through:
+    """Tells of videos whose units are all through: at once of those that have none left to do.
+
+    Args:
+        units: of all videos.
+        todo, finished: those of them that are to be done, and those (video_id, segment) that the store has.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[VideoSegment],
+        todo: Sequence[VideoSegment],
+        finished: set[tuple[str, int]],
+        on_video: OnVideo,
+    ) -> None:
+        self._on_video = on_video
+        self._left = Counter(unit.video_id for unit in todo)
+        self._have: dict[str, list[int]] = {unit.video_id: [] for unit in units}
+        self._durations = {unit.video_id: unit.duration for unit in units}
+        for unit in units:
+            if (unit.video_id, unit.segment) in finished:
+                self._have[unit.video_id].append(unit.segment)
+        for video_id in [video_id for video_id in self._have if not self._left[video_id]]:
+            self._tell(video_id)
+
+    def add(self, unit: Mapping[str, Any]) -> None:
+        video_id = unit["video_id"]
+        if not unit["failed"]:
+            self._have[video_id].append(unit["segment"])
+        self._left[video_id] -= 1
+        if not self._left[video_id]:
+            self._tell(video_id)
+
+    def _tell(self, video_id: str) -> None:
+        segments = sorted(self._have.pop(video_id))
+        if segments:
+            self._on_video(video_id, segments, self._durations[video_id])

@@ -1,43 +1,39 @@
 """Score videos, or a feature store, with a bundle: detections for every video.
 
-videos -> (workflows.extract) -> store -> video ids -> localizer actors -> detections.parquet, detections.json
+videos -> (workflows.extract) -> store -> (workflows.scoring) -> detections/ -> detections.parquet, detections.json
+
+What is scored already, of the same version and with the same bundle and options, is not scored again.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import ray
-import torch
 import typer
-from ray.data import ActorPoolStrategy
 
 from balletal import files
+from balletal.detections import EVERYONE, DetectionStore
 from balletal.errors import InputError
 from balletal.features.extractor import Weights
-from balletal.features.parquet import write_table
-from balletal.features.store import WHOLE_VIDEO, FeatureStore, VideoFeatures
-from balletal.segments import DETECTION_COLUMNS
+from balletal.features.store import WHOLE_VIDEO, FeatureStore
+from balletal.parquet import write_table
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VIDEO_SUFFIXES
 from schemas import arrow
 from workflows.cluster import ray_session
 from workflows.console import SOME_VIDEOS_FAILED, finish, print_json, run, say
 from workflows.extract import extract
-from workflows.sources import VideoIds, Videos, video_sources
-from workflows.tables import write_detections
+from workflows.scoring import Failure, OnProgress, OnVideos, Scoring
+from workflows.sources import Shard, Source, VideoIds, Videos, video_sources
+from workflows.tables import remove_detections, write_detections
 
-VIDEOS_PER_TASK = 16
-
-OnProgress = Callable[[str, int, int], None]
-"""Is told how far a run is: the stage (``extracting``, ``localizing``), what is done (segments, videos), and of how
-many."""
-OnVideos = Callable[[dict[str, pd.DataFrame]], None]
-"""Is given the detections (segment tables with ``score``) of videos that are finished, by video id."""
+MOST_DETECTIONS = 1_000_000
+"""Of more there are the parts alone, and no single table, which would have to be made in memory."""
 
 
 def score(
@@ -53,16 +49,25 @@ def score(
     weights: Weights = None,
     flow: str | None = None,
     video_ids: VideoIds = "stem",
+    since: datetime | None = None,
+    shard: Shard | None = None,
+    most: int | None = MOST_DETECTIONS,
     address: str | None = None,
     on_progress: OnProgress | None = None,
     on_videos: OnVideos | None = None,
 ) -> dict[str, Any]:
     """Find steps in ``videos``, or in the videos of ``store``, and write the results into ``out``.
 
-    Videos go through :func:`workflows.extract.extract` into a feature store first, so that a second run extracts only
-    what is missing. Written: ``detections.parquet`` (schemas.arrow.DETECTIONS, or TAGGED_DETECTIONS of a bundle that
-    tells tags), ``detections.json`` (ActivityNet results), ``run.json``, and ``errors.parquet`` (schemas.arrow.ERRORS)
-    when a video failed.
+    Videos go through :func:`workflows.extract.extract` into a feature store, and each is localized as soon as its
+    features are complete. What is found is committed part by part below ``<out>/detections``
+    (:mod:`balletal.detections`): a run that is killed is continued by the next, and one that ended is repeated for
+    videos that are new, or have changed, or whose features have. Another bundle, or other options, make other parts
+    beside those.
+
+    Written at the end, of the videos of this run's listing: ``detections.parquet`` (schemas.arrow.DETECTIONS, or
+    TAGGED_DETECTIONS of a bundle that tells tags), ``detections.json`` (ActivityNet results), ``run.json``, and
+    ``errors.parquet`` (schemas.arrow.ERRORS) when a video failed. A shard writes the last two below
+    ``shards/<i>of<n>`` and leaves the first two to a run without one, which finds nothing else to do.
 
     Args:
         bundle: readable on every node, like the store.
@@ -71,161 +76,108 @@ def score(
         min_score, top_k: of a video's detections, those of at least this score, and at most so many.
         coarse: detect the coarse classes of a bundle of fine labels.
         weights, flow: of the backbone, where they are not its own: see :func:`workflows.extract.extract`.
+        since: look only at videos whose files were changed then or later.
+        shard: look only at this part of the videos; the others are other runs', which may run at the same time.
+        most: the most detections of which the two tables are written; None: any number.
 
     Returns:
-        What ``run.json`` holds.
+        What ``run.json`` holds: ``bundle``, ``spec``, ``store``, ``parts`` (the URI of the detections); of the listing
+        ``videos``, ``videos_failed`` and ``detections``; of this run ``scored``, how many videos it localized,
+        ``options`` and ``seconds``.
 
     Raises:
-        InputError: no bundle, no store, no video; ``coarse``, but the bundle's labels have no coarse names.
+        InputError: no bundle, no store, no video; ``coarse``, but the bundle's labels have no coarse names; ``since``
+            without ``videos``.
         SpecMismatchError: the store holds features of other specs than the bundle's; both are named.
     """
     if (videos is None) == (store is None):
         raise InputError("score", expected="videos or a store", found="both" if videos else "neither")
+    if since is not None and videos is None:
+        raise InputError("score", expected="videos, whose files have a time", found="since, and a store")
     started = time.monotonic()
     localizer = Localizer.load(bundle)
     localizer.class_names(coarse)  # told before any work
+    options: dict[str, Any] = {"min_score": min_score, "top_k": top_k, "coarse": coarse}
+    if videos is None:
+        opened = FeatureStore.open_for(str(store), localizer.spec, owner=f"bundle {bundle}")
+        listed = _stored(opened)
+    else:
+        listed = video_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)
+        opened = FeatureStore.create(features or files.join(out, "store"), localizer.spec)
+    listed = [source for source in listed if shard is None or shard.has(source.video_id)]
+    chosen = [source for source in listed if since is None or (source.modified_s or math.inf) >= since.timestamp()]
+    say(f"{len(chosen)} videos, {localizer.name} ({localizer.digest[:12]})")
+    about = {"bundle": localizer.digest, "name": localizer.name, "spec": localizer.spec.spec_id}
+    into = DetectionStore.create(files.join(out, "detections"), about | options)
+    owner = str(shard) if shard else EVERYONE
     with ray_session(address):
-        if videos is not None:
-            store = features or files.join(out, "store")
-            how: dict[str, Any] = {"weights": weights, "flow": flow, "video_ids": video_ids, "address": address}
+        scoring = Scoring(files.absolute(bundle), opened, into, options, owner, on_progress, on_videos)
+        if videos is not None and chosen:
+            how: dict[str, Any] = {"weights": weights, "flow": flow, "address": address}
             told = partial(on_progress, "extracting") if on_progress else None
-            extract(videos, store, spec=localizer.spec, on_progress=told, **how)
-            opened = FeatureStore.open(store, localizer.spec.spec_id)
-            wanted = {source.video_id for source in video_sources(videos, VIDEO_SUFFIXES, video_ids=video_ids)}
-            chosen = [video for video in opened.video_ids() if video in wanted]
-            errors = opened.errors()
-            errors = errors[errors["video_id"].isin(wanted)]
-        else:
-            opened = FeatureStore.open_for(str(store), localizer.spec, owner=f"bundle {bundle}")
-            chosen, errors = opened.video_ids(), opened.errors()[:0]
-        say(f"{len(chosen)} videos, {localizer.name} ({localizer.digest[:12]})")
-        known = opened.videos()
-        options = {"min_score": min_score, "top_k": top_k, "coarse": coarse}
-        detections, failures = _localize_all(
-            files.absolute(bundle), opened, chosen, known, options, on_progress, on_videos
-        )
+            on_video = partial(scoring.beside, {source.video_id: source.version for source in chosen})
+            extract(chosen, opened.uri, spec=localizer.spec, on_progress=told, on_video=on_video, **how)
+        scoring.rest(chosen)
 
-    errors = pd.concat([errors, _error_rows(failures, known, opened.uri)], ignore_index=True)
-    failed = {*errors["video_id"]}
-    write_detections(out, detections, localizer, [video for video in chosen if video not in {f[0] for f in failures}])
-    _write_errors(out, errors)
+    versions = {source.video_id: source.version for source in listed}
+    errors = opened.errors() if videos is not None else opened.errors()[:0]
+    errors = errors[errors["video_id"].isin(versions)]
+    errors = pd.concat([errors, _error_rows(scoring.failures.values(), opened)], ignore_index=True)
+    current = _tidy(into, owner, versions, scoring.failures)
+    place = files.join(out, "shards", owner) if shard else out
+    _write_errors(place, errors)
+    if shard is None:
+        _write_tables(out, into, current, localizer, most)
     summary = {
         "bundle": {"uri": bundle, "name": localizer.name, "digest": localizer.digest},
         "spec": localizer.spec.spec_id,
         "store": opened.uri,
-        "videos": len({*chosen, *failed}),
-        "videos_failed": len(failed),
-        "detections": len(detections),
+        "parts": into.folder,
+        "videos": len({*current["video_id"], *errors["video_id"]}),
+        "videos_failed": errors["video_id"].nunique(),
+        "scored": scoring.scored,
+        "detections": int(current["detections"].sum()),
         **options,
+        "errors": files.join(place, "errors.parquet") if len(errors) else None,
         "seconds": round(time.monotonic() - started, 2),
     }
-    files.write_json(files.join(out, "run.json"), summary)
+    files.write_json(files.join(place, "run.json"), summary)
     return summary
 
 
-def _localize_all(
-    bundle: str,
-    store: FeatureStore,
-    video_ids: list[str],
-    known: pd.DataFrame,
-    options: dict[str, Any],
-    on_progress: OnProgress | None,
-    on_videos: OnVideos | None,
-) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """Detections of all videos by video id; and (video_id, type, message) of those that failed."""
-    if not video_ids:
-        return _ROWS.empty_table().to_pandas()[_TOLD], []
-    # A video's imported features have a row of their own beside the file's, without a duration.
-    timed = known.dropna(subset=["duration"])
-    durations = dict(zip(timed["video_id"], timed["duration"], strict=True))
-    rows = [{"video_id": video, "duration": float(durations.get(video, np.nan))} for video in video_ids]
-    tasks = -(-len(rows) // VIDEOS_PER_TASK)
-    results = (
-        ray.data.from_items(rows, override_num_blocks=tasks)
-        .map_batches(
-            _Localize,
-            fn_constructor_args=(bundle, store, options),
-            batch_size=VIDEOS_PER_TASK,
-            compute=ActorPoolStrategy(min_size=1, max_size=min(tasks, max(1, int(ray.cluster_resources()["CPU"]) - 1))),
-            num_cpus=1,
-        )
-        .iter_batches(batch_size=None, batch_format="pyarrow")
-    )
-    tables, done = [_ROWS.empty_table()], 0
-    for result in results:
-        tables.append(result)
-        found = result.to_pandas()
-        done += found["video_id"].nunique()
-        if on_videos:
-            good = found[found["error"].isna()]
-            on_videos({str(video_id): _detections(rows) for video_id, rows in good.groupby("video_id")})
-        if on_progress:
-            on_progress("localizing", done, len(video_ids))
+def _stored(store: FeatureStore) -> list[Source]:
+    """The videos of a store, with the versions that it knows."""
+    known = store.videos()
+    versions = dict(zip(known["video_id"], known["version"], strict=True))
+    return [Source(video, store.uri, versions.get(video, "")) for video in store.video_ids()]
+
+
+def _tidy(into: DetectionStore, owner: str, versions: Mapping[str, str], failed: Collection[str]) -> pd.DataFrame:
+    """Join small parts, without the detections that are not true any more; the rows of videos that are."""
+    scored = into.videos()
+    scored = scored[scored["video_id"].isin(versions)]
+    true = (scored["video_id"].map(versions) == scored["version"]) & ~scored["video_id"].isin(failed)
+    into.compact(owner=owner, forget=set(scored.loc[~true, "video_id"]))
+    return scored[true]
+
+
+def _write_tables(out: str, into: DetectionStore, scored: pd.DataFrame, localizer: Localizer, most: int | None) -> None:
+    """Write `detections.parquet` and `detections.json`; where there are too many, remove those of an earlier run."""
+    if most is not None and scored["detections"].sum() > most:
+        say(f"more than {most} detections: they are in {into.folder} alone")
+        remove_detections(out)
+        return
+    schema = arrow.TAGGED_DETECTIONS if localizer.tags else arrow.DETECTIONS
+    table = pa.concat_tables([schema.empty_table(), *into.tables(scored["video_id"])]).to_pandas()
     # Stable: within a video the localizer's order stays.
-    table = pa.concat_tables(tables).to_pandas().sort_values("video_id", kind="stable", ignore_index=True)
-    failures = [(row.video_id, row.error, row.message) for row in table[table["error"].notna()].itertuples()]
-    return _detections(table), failures
+    write_detections(out, table.sort_values("video_id", kind="stable"), localizer, sorted(scored["video_id"]))
 
 
-def _detections(rows: pd.DataFrame) -> pd.DataFrame:
-    """The detections among what localizing tasks gave."""
-    return rows.loc[rows["label"].notna(), _TOLD].reset_index(drop=True)
-
-
-_TOLD = [*DETECTION_COLUMNS, "tags"]
-
-# What a localizing task gives: detections; one row for each video that failed, and for each in which nothing was found.
-_ROWS = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("video_id", "label", "error", "message")),
-        *(pa.field(name, pa.float64()) for name in ("start", "end", "score")),
-        pa.field("tags", pa.list_(pa.string())),  # null where the bundle tells none
-    ]
-)
-
-
-class _Localize:
-    """The model, in an actor. A video that cannot be localized gives one row that says why."""
-
-    def __init__(self, bundle: str, store: FeatureStore, options: dict[str, Any]) -> None:
-        torch.set_num_threads(1)
-        self.localizer = Localizer.load(bundle)
-        self.store = store
-        self.options = options  # of Localizer.localize
-
-    def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        durations = dict(zip(batch["video_id"], batch["duration"], strict=True))
-        rows: list[dict[str, Any]] = []
-        for video_id, video in _read(self.store, list(batch["video_id"])):
-            try:
-                if isinstance(video, Exception):
-                    raise video
-                known = None if np.isnan(durations[video_id]) else float(durations[video_id])
-                found = self.localizer.localize(video, duration=known, **self.options).to_dict("records")
-                rows += found or [{"video_id": video_id}]
-            except Exception as error:  # whatever a video does, the others go on
-                rows.append({"video_id": video_id, "error": type(error).__name__, "message": str(error)})
-        return pa.Table.from_pylist(rows, schema=_ROWS)
-
-
-def _read(store: FeatureStore, video_ids: list[str]) -> Iterator[tuple[str, VideoFeatures | Exception]]:
-    """Read ahead, and begin again behind a video that cannot be read."""
-    at = 0
-    while at < len(video_ids):
-        try:
-            for video in store.iter_videos(video_ids[at:]):
-                yield video_ids[at], video
-                at += 1
-        except InputError as error:
-            yield video_ids[at], error
-            at += 1
-
-
-def _error_rows(failures: list[tuple[str, str, str]], known: pd.DataFrame, store_uri: str) -> pd.DataFrame:
-    sources = known.drop_duplicates("video_id", keep="last").set_index("video_id")
+def _error_rows(failures: Iterable[Failure], store: FeatureStore) -> pd.DataFrame:
+    sources = store.videos().drop_duplicates("video_id", keep="last").set_index("video_id")
     rows = []
     for video_id, kind, message in failures:
-        about = sources.loc[video_id] if video_id in sources.index else {"uri": store_uri, "version": ""}
+        about = sources.loc[video_id] if video_id in sources.index else {"uri": store.uri, "version": ""}
         place = {"uri": about["uri"], "version": about["version"], "segment": WHOLE_VIDEO, "stage": "localize"}
         rows.append({"video_id": video_id, **place, "type": kind, "message": message})
     return pd.DataFrame(rows, columns=["video_id", *arrow.ERRORS.names])
@@ -255,12 +207,18 @@ def main(
     video_id: Annotated[
         VideoIds, typer.Option(help="Call videos by file name without suffix, or by path below --videos.")
     ] = "stem",
+    since: Annotated[
+        str | None, typer.Option(help="Only videos changed since: 2026-11-22, 2026-11-22T06:00; UTC unless it says.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: part i of n, for n machines at the same time.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: a private local one.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Find steps in videos, or in features, with a bundle."""
     if (videos is None) == (store is None):
         raise typer.BadParameter("give one of --videos and --store", param_hint="--videos")
+    if since is not None and videos is None:
+        raise typer.BadParameter("a store's videos have no time", param_hint="--since")
     summary = score(
         bundle,
         out,
@@ -272,15 +230,35 @@ def main(
         weights=weights,
         flow=flow,
         video_ids=video_id,
+        since=_time(since) if since else None,
+        shard=_shard(shard) if shard else None,
         address=address,
     )
     if json:
         print_json(summary)
     else:
-        say(f"{summary['detections']} detections in {summary['videos']} videos, {summary['seconds']} s -> {out}")
+        say(
+            f"{summary['detections']} detections in {summary['videos']} videos, {summary['scored']} of them new, "
+            f"{summary['seconds']} s -> {out}"
+        )
     if summary["videos_failed"]:
-        say(f"{summary['videos_failed']} videos failed, wholly or in part; see {files.join(out, 'errors.parquet')}")
+        say(f"{summary['videos_failed']} videos failed, wholly or in part; see {summary['errors']}")
         finish(SOME_VIDEOS_FAILED)
+
+
+def _time(text: str) -> datetime:
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no date or time of ISO 8601", param_hint="--since") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from None
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """The files that a job starts from: which there are, what they are called, and which of them a store knows."""
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from balletal import files
 from balletal.errors import InputError
-from balletal.features.store import FeatureStore, quote
+from balletal.features.store import FeatureStore
+from balletal.parquet import quote
 
 VideoIds = Literal["stem", "path"]
-Videos = str | Mapping[str, str]
-"""Videos to work on: a folder, a file or a URI of either; or the URI of each by its video id."""
 
 # Files whose version is asked for at the same time.
 _ASKED = 16
@@ -24,11 +25,48 @@ class AmbiguousNamesError(InputError):
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read. ``version`` changes with its content (:func:`balletal.files.version`)."""
+    """A file to read. ``version`` changes with its content (:func:`balletal.files.version`).
+
+    ``modified_s``: when it did last, in seconds since 1970, where a listing told.
+    """
 
     video_id: str
     uri: str
     version: str
+    modified_s: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several equal parts of any videos: part ``number`` (from 1) of ``of``."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From the form ``<number>/<of>``.
+
+        Raises:
+            InputError: no such form, or no such part.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        shard = cls(*map(int, found.groups())) if found else None
+        if shard is None or not 1 <= shard.number <= shard.of:
+            raise InputError(f"shard {text!r}", expected="i/n, such as 1/4, 2/4, 3/4 and 4/4", found="another")
+        return shard
+
+    def has(self, video_id: str) -> bool:
+        """Whether a video is in this part: by its id alone, so it stays there whatever other videos there are."""
+        digest = hashlib.blake2b(video_id.encode(), digest_size=8).digest()
+        return int.from_bytes(digest) % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}of{self.of}"
+
+
+Videos = str | Mapping[str, str] | Sequence[Source]
+"""Videos to work on: a folder, a file or a URI of either; the URI of each by its video id; or sources as listed."""
 
 
 def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "stem") -> list[Source]:
@@ -45,7 +83,7 @@ def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "
     """
     root = files.absolute(uri)
     sources: dict[str, Source] = {}
-    for file, version in files.list_versions(root, suffixes).items():
+    for file, about in files.list_versions(root, suffixes).items():
         if not file.lower().endswith(suffixes):  # the one file that was named
             continue
         try:
@@ -61,7 +99,7 @@ def list_sources(uri: str, suffixes: tuple[str, ...], *, video_ids: VideoIds = "
                 expected="one file (--video-id path tells files of one name apart)",
                 found=f"{sources[video_id].uri} and {file}",
             )
-        sources[video_id] = Source(video_id, file, version)
+        sources[video_id] = Source(video_id, file, *about)
     if not sources:
         raise InputError(uri, expected=f"files ending in {', '.join(suffixes)}", found="none")
     return list(sources.values())
@@ -77,6 +115,8 @@ def video_sources(videos: Videos, suffixes: tuple[str, ...], *, video_ids: Video
         return list_sources(videos, suffixes, video_ids=video_ids)
     if not videos:
         raise InputError("videos", expected="at least one", found="none")
+    if not isinstance(videos, Mapping):
+        return list(videos)
     for video_id, uri in videos.items():
         quote(video_id)
         if not uri.lower().endswith(suffixes):

@@ -35,3 +35,9 @@ def write_detections(out: str, detections: pd.DataFrame, localizer: Localizer, v
         video_ids=video_ids,
         external_data={"bundle": localizer.digest, "name": localizer.name},
     )
+
+
+def remove_detections(out: str) -> None:
+    """Remove both files, if they are there."""
+    for name in ("detections.parquet", "detections.json"):
+        files.remove(files.join(out, name))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from balletal import files
 from balletal.errors import InputError
-from balletal.features.parquet import write_table
+from balletal.parquet import write_table
 from balletal.synthetic.encode import write_mp4
 from balletal.video.decode import iter_frames
 from balletal.video.track import TRACKER, CropTrack, track_dancer

@@ -15,6 +15,7 @@ from balletal import files
 from balletal.annotations.activitynet import is_activitynet, read_activitynet
 from balletal.annotations.table import Annotations, Collector
 from balletal.annotations.via import is_via_csv, is_via_project, read_via_csv, read_via_project, video_id_of
+from balletal.detections import DetectionStore, scorings
 from balletal.errors import InputError
 from balletal.labels import LabelSet
 from balletal.segments import SEGMENT_COLUMNS
@@ -30,7 +31,7 @@ _BETWEEN = ";"
 
 
 def read_annotations(path: str, labels: LabelSet | None = None) -> Annotations:
-    """Read a file, or all CSV or all JSON files below a folder.
+    """Read a file, all CSV or all JSON files below a folder, or a folder of :mod:`balletal.detections`.
 
     Nothing is dropped silently: a row that cannot be a segment becomes a problem; a segment that looks wrong stays in
     the table and `cleaning_report` tells of it.
@@ -42,6 +43,8 @@ def read_annotations(path: str, labels: LabelSet | None = None) -> Annotations:
         InputError: nothing there, or a file that is none of the known formats.
     """
     path = str(path)
+    if not files.is_file(path) and scorings(path):
+        return _scored(DetectionStore.open(path), Collector(labels))
     found = files.list_files(path, () if files.is_file(path) else (".csv", ".json"))
     endings = {name.lower().rsplit(".", 1)[-1] for name in found}
     if not found:
@@ -125,11 +128,24 @@ def _lines(where: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{where}, line {reader.line_num}", expected="CSV", found=str(error)) from None
 
 
+def _scored(store: DetectionStore, into: Collector) -> Annotations:
+    for video_id in store.videos()["video_id"]:
+        into.video(video_id)
+    for table in store.tables():
+        _take(store.folder, table.to_pandas(), into)
+    into.scored = True
+    return into.finish()
+
+
 def _read_parquet(where: str, data: bytes, into: Collector) -> None:
     try:
         table = pq.read_table(io.BytesIO(data)).to_pandas()
     except pa.ArrowException as error:
         raise InputError(where, expected="a Parquet table", found=str(error)) from None
+    _take(where, table, into)
+
+
+def _take(where: str, table: pd.DataFrame, into: Collector) -> None:
     missing = [name for name in SEGMENT_COLUMNS if name not in table]
     if missing:
         raise InputError(where, expected=f"columns {', '.join(SEGMENT_COLUMNS)}", found=f"no {', '.join(missing)}")

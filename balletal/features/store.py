@@ -12,14 +12,12 @@ The files are the manifest: a unit is done when its file is there. The name of a
 appear as a whole, so that a unit that runs twice leaves the same rows once.
 """
 
-import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -29,7 +27,16 @@ from numpy.typing import NDArray
 from balletal import files
 from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError, SpecMismatchError, VideoError
-from balletal.features.parquet import (
+from balletal.features.listing import (
+    VideoState,
+    error_files,
+    read_spec,
+    spec_ids,
+    unit_files,
+    video_state,
+    video_states,
+)
+from balletal.parquet import (
     READERS,
     empty_frame,
     parquet_files,
@@ -79,7 +86,7 @@ class FeatureStore:
         """Open the store for ``spec``, making its folder when it is new."""
         store = cls(files.absolute(uri), spec)
         if files.exists(store._spec_uri):
-            _read_spec(store.uri, spec.spec_id)  # a damaged one is told before any work
+            read_spec(store.uri, spec.spec_id)  # a damaged one is told before any work
         else:
             files.write_json(store._spec_uri, spec.to_dict())
         return store
@@ -95,11 +102,11 @@ class FeatureStore:
             InputError: no store there, no such spec, or several specs and none named (the message lists them).
         """
         uri = files.absolute(uri)
-        found = _spec_ids(uri)
+        found = spec_ids(uri)
         if not found:
             raise InputError(uri, expected="a feature store", found="no features/spec=* folder")
         if spec_id is None and len(found) > 1:
-            specs = [_read_spec(uri, one) for one in found]
+            specs = [read_spec(uri, one) for one in found]
             plain = [spec.spec_id for spec in specs if not spec.mirror]
             if len(plain) != 1:
                 named = "; ".join(map(str, specs))
@@ -107,7 +114,7 @@ class FeatureStore:
             found = plain
         if spec_id is not None and spec_id not in found:
             raise InputError(uri, expected=f"feature spec {spec_id}", found=", ".join(found))
-        return cls(uri, _read_spec(uri, spec_id or found[0]))
+        return cls(uri, read_spec(uri, spec_id or found[0]))
 
     @classmethod
     def open_for(cls, uri: str, spec: FeatureSpec, *, owner: str) -> "FeatureStore":
@@ -121,11 +128,11 @@ class FeatureStore:
             InputError: no store there.
         """
         uri = files.absolute(uri)
-        found = _spec_ids(uri)
+        found = spec_ids(uri)
         if spec.spec_id in found:
             return cls.open(uri, spec.spec_id)
         if len(found) > 1:
-            others = "; ".join(str(_read_spec(uri, one)) for one in found)
+            others = "; ".join(str(read_spec(uri, one)) for one in found)
             raise SpecMismatchError(f"{owner} has feature spec {spec}, but store {uri} has {others}")
         store = cls.open(uri)
         spec.require(store.spec, mine=owner, others=f"store {uri}")
@@ -176,6 +183,14 @@ class FeatureStore:
         """The units that are done, as (video_id, segment), by listing alone."""
         return {(video, segment) for video, units in self._listing().items() for segment, _ in units}
 
+    def states(self) -> dict[str, VideoState]:
+        """What there is of each video, by one listing."""
+        return video_states(self._folder)
+
+    def state(self, video_id: str, segments: Sequence[int]) -> VideoState:
+        """The same of one video whose units are known, by a look at each."""
+        return video_state({segment: self._unit_uri(video_id, segment) for segment in segments})
+
     def video_ids(self) -> list[str]:
         """Videos with at least one unit, sorted."""
         return sorted(self._listing())
@@ -207,11 +222,24 @@ class FeatureStore:
                 raise InputError(
                     f"store {self.uri}", expected=f"video {video!r}", found=f"{len(listing)} videos without it"
                 )
+        yield from self._read_ahead((video, [uri for _, uri in listing[video]]) for video in chosen)
+
+    def iter_units(self, segments: Mapping[str, Sequence[int]]) -> Iterator[VideoFeatures]:
+        """The features of videos whose units are known (:meth:`states`), without a listing; reads ahead.
+
+        Raises:
+            InputError: as :meth:`read`.
+        """
+        return self._read_ahead(
+            (video, [self._unit_uri(video, segment) for segment in numbers]) for video, numbers in segments.items()
+        )
+
+    def _read_ahead(self, videos: Iterable[tuple[str, Sequence[str]]]) -> Iterator[VideoFeatures]:
         with ThreadPoolExecutor(READERS) as pool:
             # A window of futures, not pool.map, which would read the whole store ahead of a slow reader.
             waiting = []
-            for video in chosen:
-                waiting.append(pool.submit(self._read_video, video, [uri for _, uri in listing[video]]))
+            for video, uris in videos:
+                waiting.append(pool.submit(self._read_video, video, uris))
                 if len(waiting) >= 2 * READERS:
                     yield waiting.pop(0).result()
             while waiting:
@@ -222,12 +250,12 @@ class FeatureStore:
 
         That holds for every spec made from such sources: from videos, or (mode ``imported``) from released features.
         """
-        for spec_id in _spec_ids(self.uri) if video_ids else ():
-            spec = _read_spec(self.uri, spec_id)
+        for spec_id in spec_ids(self.uri) if video_ids else ():
+            spec = read_spec(self.uri, spec_id)
             if (spec.mode == "imported") == (self.spec.mode == "imported"):
-                units = _unit_files(FeatureStore(self.uri, spec)._folder)
+                units = unit_files(FeatureStore(self.uri, spec)._folder)
                 remove(uri for video in video_ids for _, uri in units.get(video, ()))
-                errors = _error_files(self.uri)
+                errors = error_files(self.uri)
                 remove(uri for (of, video, _), uri in errors.items() if of == spec_id and video in video_ids)
                 if spec.tracker:
                     remove(FeatureStore(self.uri, spec)._track_uri(video) for video in video_ids)
@@ -316,7 +344,7 @@ class FeatureStore:
         return files.join(self.uri, "errors", f"{self.spec.spec_id}-{quote(video_id)}-{unit}.parquet")
 
     def _listing(self) -> dict[str, list[tuple[int, str]]]:
-        return _unit_files(self._folder)
+        return unit_files(self._folder)
 
     def _read_video(self, video_id: str, uris: Sequence[str]) -> VideoFeatures:
         parts = [read_table(uri) for uri in uris]
@@ -344,9 +372,9 @@ def read_errors(uri: str) -> pd.DataFrame:
         InputError: no store there.
     """
     uri = files.absolute(uri)
-    if not _spec_ids(uri):
+    if not spec_ids(uri):
         raise InputError(uri, expected="a feature store", found="no features/spec=* folder")
-    found = _error_files(uri)
+    found = error_files(uri)
     rows = [empty_frame(arrow.ERRORS)]
     for (spec_id, video_id, _), table in zip(found, read_tables(list(found.values())), strict=True):
         rows.append(table.to_pandas().assign(video_id=video_id, spec=spec_id))
@@ -366,34 +394,3 @@ def _feature_rows(table: pa.Table) -> NDArray[np.floating[Any]]:
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in table["feature"].chunks]
     dim = table.schema.field("feature").type.list_size
     return np.concatenate([chunk.reshape(-1, dim) for chunk in chunks] or [np.empty((0, dim), np.float32)])
-
-
-def _read_spec(uri: str, spec_id: str) -> FeatureSpec:
-    where = files.join(uri, "features", f"spec={spec_id}", "_spec.json")
-    spec = FeatureSpec.from_dict(files.read_json(where), where=where)
-    if spec.spec_id != spec_id:
-        raise InputError(where, expected=f"the feature spec {spec_id}", found=str(spec))
-    return spec
-
-
-def _spec_ids(uri: str) -> list[str]:
-    found = files.list_names(files.join(uri, "features"))
-    return [name.removeprefix("spec=") for name in found if name.startswith("spec=")]
-
-
-def _unit_files(folder: str) -> dict[str, list[tuple[int, str]]]:
-    """video_id -> [(segment, URI)] by segment."""
-    units: dict[str, list[tuple[int, str]]] = {}
-    for uri in parquet_files(folder):
-        if found := re.fullmatch(r"(.+)-(\d+)\.parquet", uri.rsplit("/", 1)[-1]):
-            units.setdefault(unquote(found[1]), []).append((int(found[2]), uri))
-    return {video: sorted(found) for video, found in units.items()}
-
-
-def _error_files(uri: str) -> dict[tuple[str, str, str], str]:
-    """(spec_id, video_id, unit) -> URI."""
-    found = {}
-    for file in parquet_files(files.join(uri, "errors")):
-        if match := re.fullmatch(r"([0-9a-f]+)-(.+)-(\d+|video)\.parquet", file.rsplit("/", 1)[-1]):
-            found[match[1], unquote(match[2]), match[3]] = file
-    return found

@@ -79,9 +79,13 @@ def test_a_version_is_the_same_from_a_listing_and_alone(tmp_path: Path) -> None:
     (tmp_path / "nowhere.mp4").symlink_to(tmp_path / "gone")
     listed = files.list_versions(str(tmp_path), (".mp4",))
     assert [Path(uri).name for uri in listed] == ["link.mp4", "nowhere.mp4", "a.mp4"]
-    assert listed == {uri: files.version(uri) for uri in listed}
+    assert {uri: about.version for uri, about in listed.items()} == {uri: files.version(uri) for uri in listed}
+    in_folder = {name: files.version(str(tmp_path / name)) for name in ("link.mp4",)}
+    assert dict(files.iter_versions(str(tmp_path))) == in_folder
+    assert not dict(files.iter_versions(str(tmp_path / "gone")))
     os.utime(tmp_path / "sub" / "a.mp4", (1, 1))
-    assert [files.version(uri) == version for uri, version in listed.items()] == [False, True, False]
+    assert [files.version(uri) == about.version for uri, about in listed.items()] == [False, True, False]
+    assert [about.modified_s for about in files.list_versions(str(tmp_path), (".mp4",)).values()] == [1, None, 1]
 
 
 def test_no_password_in_a_url() -> None:

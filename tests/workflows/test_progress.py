@@ -2,8 +2,9 @@
 
 import pytest
 
+from balletal.video.clips import VideoSegment
 from workflows import progress
-from workflows.progress import Progress
+from workflows.progress import Progress, Through
 
 
 def unit(video_id: str, *, rows: int = 10, failed: bool = False) -> dict:
@@ -63,3 +64,18 @@ def test_a_cluster_that_grows_is_charged_as_it_was(at: list[float], ray_cluster:
     totals = done.totals()
     assert totals["cluster"] == {"cpus": 10.0, "gpus": 4.0}
     assert totals["per_video_hour"] == {"cpu_hours": (2 + 10) * 4 / 8, "gpu_hours": 4 * 4 / 8}
+
+
+def test_a_video_is_told_when_nothing_is_left_of_it() -> None:
+    units = [VideoSegment(video, f"{video}.mp4", n, 2 * n, 2, 9.0) for video in "abcd" for n in range(2)]
+    told: list[tuple[str, list[int], float]] = []
+    # Of a all is there, of b half; of c and d nothing, and d will not do.
+    finished = {("a", 0), ("a", 1), ("b", 1)}
+    todo = [one for one in units if (one.video_id, one.segment) not in finished]
+    through = Through(units, todo, finished, lambda *video: told.append(video))
+    assert told == [("a", [0, 1], 9.0)]
+    for video, segment in (("c", 1), ("b", 0), ("d", 0), ("d", 1)):
+        through.add({"video_id": video, "segment": segment, "failed": video == "d"})
+    assert told[1:] == [("b", [0, 1], 9.0)]
+    through.add({"video_id": "c", "segment": 0, "failed": True})
+    assert told[2:] == [("c", [1], 9.0)]

@@ -1,6 +1,7 @@
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from balletal.annotations import read_annotations
+from balletal.detections import DetectionStore
 from balletal.errors import InputError, SpecMismatchError
 from balletal.features.store import FeatureStore
 from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
 from schemas import arrow
-from workflows.score import _Localize, main, score
+from workflows.score import _time, main, score
+from workflows.scoring import Localize, Video, missing
+from workflows.sources import Shard
 from workflows.tables import write_detections
 
 
@@ -100,12 +106,17 @@ def test_tags_are_written_where_the_bundle_tells_them(tiny_bundle, tmp_path: Pat
     tagged = Localizer.load(str(tmp_path / "bundle"))
     store = FeatureStore.create(str(tmp_path / "store"), plain.spec)
     fill(store, 2)
-    batch = {"video_id": np.array(["v00", "v01"]), "duration": np.full(2, np.nan)}
+    batch = [Video(video_id, "", state, None) for video_id, state in store.states().items()]
     for localizer, folder, schema in (
         (tagged, str(tmp_path / "bundle"), arrow.TAGGED_DETECTIONS),
         (plain, tiny_bundle.folder, arrow.DETECTIONS),
     ):
-        found = _Localize(folder, store, {})(batch).to_pandas().drop(columns=["error", "message"])
+        result = Localize(folder, store, {}).localize(batch)
+        assert result.detections.schema.equals(schema)
+        assert (
+            result.videos["detections"].to_pylist() == result.detections.to_pandas().groupby("video_id").size().tolist()
+        )
+        found = result.detections.to_pandas()
         assert len(found) > 0
         for rows in (found, found.iloc[:0]):
             write_detections(str(tmp_path), rows, localizer, ["v00"])
@@ -143,9 +154,39 @@ def test_videos_go_through_extraction_and_resume(tiny_bundle, ray_cluster, make_
 
     (videos / "broken.mp4").unlink()
     again = score(tiny_bundle.folder, str(out), **options)
-    assert again["videos_failed"] == 0
+    assert (again["videos_failed"], again["scored"]) == (0, 0)
     assert {uri: Path(uri).stat().st_mtime_ns for uri in store.files()} == times
     pd.testing.assert_frame_equal(pd.read_parquet(out / "detections.parquet"), found)
+
+    # One is replaced, one is new, one is gone; each half of them is one shard's.
+    make_video(videos / "b.mp4", 3.0, seed=7)
+    make_video(videos / "d.mp4", 3.0, seed=8)
+    (videos / "c.mp4").unlink()
+    shards = [Shard(number, 2) for number in (1, 2)]
+    told = [score(tiny_bundle.folder, str(out), **options, shard=shard) for shard in shards]
+    assert sum(one["scored"] for one in told) == 2
+    assert sum(one["videos"] for one in told) == 3
+    assert json.loads((out / "shards" / "2of2" / "run.json").read_text()) == told[1]
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "detections.parquet"), found)  # not theirs to write
+    last = score(tiny_bundle.folder, str(out), **options)
+    assert (last["videos"], last["scored"]) == (3, 0)
+    now = pd.read_parquet(out / "detections.parquet")
+    assert set(now["video_id"]) == {"a", "b", "d"}
+    changed = {name: not now[now["video_id"] == name].equals(found[found["video_id"] == name]) for name in "ab"}
+    assert changed == {"a": False, "b": True}
+    parts = DetectionStore.open(str(out / "detections"))
+    assert set(parts.videos()["video_id"]) == {"a", "b", "c", "d"}
+
+    # What was changed before is not looked at.
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    make_video(videos / "a.mp4", 3.0, seed=9)
+    unseen = score(tiny_bundle.folder, str(out), **options, since=tomorrow)
+    assert (unseen["scored"], unseen["videos"]) == (0, 2)
+    seen = score(tiny_bundle.folder, str(out), **options, since=tomorrow - timedelta(days=2), most=3)
+    assert (seen["scored"], seen["videos"]) == (1, 3)
+    assert not (out / "detections.parquet").exists()  # there are more than three
+    gone = found["video_id"].eq("c").sum()  # its detections stay in the folder, and are in no table
+    assert len(read_annotations(str(out / "detections")).segments) == seen["detections"] + gone
 
 
 def test_features_of_another_spec_are_refused(tiny_bundle, tmp_path: Path) -> None:
@@ -173,3 +214,33 @@ def test_videos_or_a_store(tiny_bundle, tmp_path: Path, given: dict[str, str]) -
 def test_coarse_labels_are_refused_before_any_work(tiny_bundle, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected labels that have coarse names, found label set annchor-coarse"):
         score(tiny_bundle.folder, str(tmp_path), store=str(tmp_path / "none"), coarse=True)
+
+
+def test_since_is_of_files(tiny_bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="videos, whose files have a time"):
+        score(tiny_bundle.folder, str(tmp_path), store=str(tmp_path), since=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("wrong", [{"since": "yesterday"}, {"shard": "0/2"}, {"shard": "3/2"}, {"shard": "half"}])
+def test_times_and_shards_that_are_none(tiny_bundle, tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(typer.BadParameter, match=r"ISO 8601|i/n"):
+        main(bundle=tiny_bundle.folder, out=str(tmp_path), videos=str(tmp_path), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_time_is_utc_unless_it_says() -> None:
+    assert _time("2026-11-22") == datetime(2026, 11, 22, tzinfo=UTC)
+    assert _time("2026-11-22T01:30+01:00") == datetime(2026, 11, 22, 0, 30, tzinfo=UTC)
+
+
+@given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 9))
+def test_every_video_is_in_one_shard(video_ids: list[str], of: int) -> None:
+    shards = [Shard.parse(f"{number}/{of}") for number in range(1, of + 1)]
+    for video_id in video_ids:
+        assert sum(shard.has(video_id) for shard in shards) == 1
+
+
+def test_what_is_missing_is_what_differs() -> None:
+    columns = ["video_id", "version", "features"]
+    scored = pd.DataFrame([["a", "1", "f"], ["b", "1", "f"], ["c", "1", "f"]], columns=columns, dtype="str")
+    plan = pd.DataFrame([["a", "1", "f"], ["b", "2", "f"], ["c", "1", "g"], ["d", "1", "f"]], columns=columns)
+    assert missing(plan.astype("str"), scored)["video_id"].tolist() == ["b", "c", "d"]

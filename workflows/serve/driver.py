@@ -159,6 +159,7 @@ def _localize(job: Job, inputs: dict[str, str], reporter: "Reporter") -> None:
                 features=store,
                 weights=bundle.weights,
                 flow=bundle.flow,
+                most=None,
                 on_progress=_localizing(reporter.part("localizing", number, len(todo))),
                 on_videos=partial(reporter.videos, name),
                 **job.request.params,

@@ -13,7 +13,7 @@ from balletal import files
 from balletal.annotations import Annotations, video_table
 from balletal.annotations.exchange import DOCUMENTS, label_studio, video_documents
 from balletal.errors import InputError
-from balletal.features.parquet import read_table
+from balletal.parquet import read_table
 from balletal.segments import DETECTION_COLUMNS, segment_table
 from workflows.serve.jobstore import Job
 

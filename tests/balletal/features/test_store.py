@@ -1,5 +1,6 @@
 """The feature store: what is written is what is read, and files alone say what is done."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,23 @@ def test_units_of_a_video_read_back_in_clip_order_with_their_seconds(store: Feat
     np.testing.assert_array_equal(video.start_s, np.arange(7) * 4 / 25)
     np.testing.assert_array_equal(video.end_s, (np.arange(7) * 4 + 16) / 25)
     assert store.units() == {("a", 0), ("a", 1)}
+
+
+def test_the_state_of_a_video_changes_with_its_units(store: FeatureStore) -> None:
+    store.write_unit("a/b", 1, 4, rows(4))
+    store.write_unit("a/b", 0, 0, rows(4))
+    store.write_unit("c", 0, 0, rows(4))
+    before = store.states()
+    assert {video: state.segments for video, state in before.items()} == {"a/b": (0, 1), "c": (0,)}
+    assert store.state("a/b", [0, 1]) == before["a/b"]  # asked one by one, and in any order
+    (video,) = store.iter_units({"a/b": [0, 1]})
+    np.testing.assert_array_equal(video.features, store.read("a/b").features)
+    time.sleep(0.02)  # longer than a tick of a file's time
+    store.write_unit("a/b", 1, 4, rows(4, seed=1))
+    after = store.states()
+    assert after["a/b"].digest != before["a/b"].digest
+    assert after["c"] == before["c"]
+    assert store.state("a/b", [0]).digest != after["a/b"].digest
 
 
 def test_a_retried_unit_replaces_itself(store: FeatureStore) -> None:
