@@ -23,7 +23,7 @@ from tests.workflows.serve.fakes import told
 from tests.workflows.serve.tiny import upload
 from workflows.score import score
 from workflows.serve.access import TOKENS, read_tokens
-from workflows.serve.backend import LocalBackend, Model, video_features
+from workflows.serve.backend import LocalBackend, Model, Part, video_features
 from workflows.serve.command import is_loopback, main, serving
 from workflows.serve.deployments import APP, HandleBackend, ServeArgs
 from workflows.serve.results import segments_json
@@ -56,7 +56,7 @@ def test_bundles_answer_over_http_as_they_do_here(
 ) -> None:
     backend, old = LocalBackend([tiny_bundle.localizer], tiny_bundle.weights, "cpu"), Model.of(tiny_bundle.localizer)
     info = probe(str(video))
-    here = asyncio.run(backend.localize(old.id, video, info, min_score=0.1, top_k=5)).segments
+    here = asyncio.run(backend.localize(old.id, video, info, Part(min_score=0.1, top_k=5))).segments
     features, _ = video_features(backend._extractors[old.spec], str(video), info)
     inferred = asyncio.run(backend.infer(old.id, features.features, features.start_s, min_score=0.1))
     assert len(here) == 5
