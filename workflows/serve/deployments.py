@@ -105,9 +105,10 @@ class Work(NamedTuple):
 class LocalizerReplica:
     """Projection, model and decoding of every bundle."""
 
-    def __init__(self, bundles: Mapping[str, Localizer]) -> None:
+    def __init__(self, bundles: Mapping[str, Localizer], batch: int) -> None:
         torch.set_num_threads(1)
         self.bundles = bundles
+        cast(Any, self.localize).set_max_batch_size(batch)
 
     @serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=0.0)
     async def localize(self, batch: list[Work]) -> list[pd.DataFrame]:
@@ -251,6 +252,7 @@ class ServeArgs(BaseModel):
     cpus: float = Field(2.0, gt=0, description="that an extractor reserves")
     gpus: float = Field(0.0, ge=0, description="that an extractor reserves")
     threads: int | None = Field(None, gt=0, description="of an extractor; none: one a CPU")
+    batch: int = Field(_BATCH, gt=0, le=_BATCH, description="requests that a localizer takes as one, at the most")
 
 
 def build(args: ServeArgs) -> serve.Application:
@@ -285,7 +287,7 @@ def application(args: ServeArgs, access: Access, bundles: Sequence[Localizer]) -
     }
     models = [Model.of(one) for one in bundles]
     by_id = {model.id: one for model, one in zip(models, bundles, strict=True)}
-    localizer = localizer_replica.options(**_scaled(args.replicas, _BATCH)).bind(by_id)
+    localizer = localizer_replica.options(**_scaled(args.replicas, _BATCH)).bind(by_id, args.batch)
     runner = RayRunner(for_jobs(args.bundles, bundles, args.weights, args.flow))
     parts = (runner, Data(args.data), args.limits, access, Sources(args.sources), Sources(args.outputs))
     return gateway.options(num_replicas=args.replicas).bind(extractors, localizer, models, *parts)
