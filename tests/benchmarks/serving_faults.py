@@ -36,14 +36,18 @@ class Drill:
         self.video = _write_video(home / "long.mp4", 25.0, seed=9)
         client = self.client()
         self.ids = [client.upload(_write_video(home / f"{n}.mp4", 4.0, seed=n)).video_id for n in range(3)]
-        client.localize(self.video)
+        self.asked()
         started = time.monotonic()
-        self.answer = client.localize(self.video)
+        self.answer = self.asked()
         self.seconds = time.monotonic() - started
         self.results = self.finished(self.submit())
 
     def client(self) -> Client:
         return Client(self.served.url, patience_s=_PATIENCE_S)
+
+    def asked(self) -> list[dict[str, Any]]:
+        """The segments of a video, by a request that takes a while."""
+        return self.client().localize(self.video).segments.to_dict("records")
 
     def submit(self) -> str:
         return self.client().jobs.submit([{"video_id": one} for one in self.ids]).id
@@ -73,7 +77,7 @@ class Drill:
         count, right = len(self.served.processes(role)), 0
         for n in range(TIMES):
             with ThreadPoolExecutor(1) as pool:
-                asked = pool.submit(self.client().localize, self.video)
+                asked = pool.submit(self.asked)
                 time.sleep(self.seconds * (n + 0.5) / TIMES)
                 self.kill(role)
                 right += asked.result() == self.answer

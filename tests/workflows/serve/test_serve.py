@@ -1,6 +1,8 @@
 import asyncio
+import os
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,10 @@ import pytest
 import safetensors.torch
 import typer
 from ray import serve
+from ray.util.state import list_actors
 
 import schemas
+from balletal.client import Client
 from balletal.errors import InputError, SpecMismatchError, VideoError
 from balletal.synthetic.corpus import video_uri, write_video
 from balletal.synthetic.presets import PRESETS
@@ -97,6 +101,14 @@ def test_bundles_answer_over_http_as_they_do_here(
             assert client.post("/v1/localize", content=b"text", headers=headers).json()["kind"] == "not-a-video"
             assert client.get("/metrics").status_code == 200
             assert client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+
+            # A replica is killed as it works on a request; the client asks again, and the answer is the same.
+            [replica] = (one for one in list_actors(filters=[("state", "=", "ALIVE")]) if "Extractor" in one.class_name)
+            with ThreadPoolExecutor(1) as pool, Client(url, "0123456789abcdef") as patient:
+                asked = pool.submit(patient.localize, video, model=old.id, min_score=0.1, top_k=5)
+                time.sleep(0.1)
+                os.kill(replica.pid, signal.SIGKILL)
+                assert asked.result(120).segments["score"].tolist() == here["score"].tolist()
 
             # A video in pieces, and a job beside the service on the same two CPUs.
             video_id = upload(client, video.read_bytes(), chunk=20_000)
