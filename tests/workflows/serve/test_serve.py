@@ -11,6 +11,7 @@ import httpx
 import jsonschema
 import pandas as pd
 import pytest
+import ray
 import safetensors.torch
 import typer
 from ray import serve
@@ -103,7 +104,8 @@ def test_bundles_answer_over_http_as_they_do_here(
             assert client.get("/").headers["content-type"] == "text/html; charset=utf-8"
 
             # A replica is killed as it works on a request; the client asks again, and the answer is the same.
-            [replica] = (one for one in list_actors(filters=[("state", "=", "ALIVE")]) if "Extractor" in one.class_name)
+            actors = list_actors(ray.get_runtime_context().gcs_address, filters=[("state", "=", "ALIVE")])
+            [replica] = (one for one in actors if "Extractor" in one.class_name)
             with ThreadPoolExecutor(1) as pool, Client(url, "0123456789abcdef") as patient:
                 asked = pool.submit(patient.localize, video, model=old.id, min_score=0.1, top_k=5)
                 time.sleep(0.1)
