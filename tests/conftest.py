@@ -1,6 +1,7 @@
 """Fixtures that every test may use, and what happens when a component is missing."""
 
 import os
+import shutil
 
 # One thread each, before numpy and torch are loaded: the tests' arrays are small, and Ray's workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,6 +34,15 @@ def shared() -> Path:
     if not (path / "annchor").is_dir():
         _missing(f"no real data at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def chromium(require: Callable[[str], NoReturn]) -> str:
+    """The program of a browser."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        require("there is no Chromium")
+    return found
 
 
 @pytest.fixture(scope="session")

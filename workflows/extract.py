@@ -148,6 +148,24 @@ def extract(
     return summary
 
 
+def probe_videos(
+    videos: Videos, store_uri: str, *, spec: FeatureSpec, require: Callable[[VideoInfo], None] | None = None
+) -> None:
+    """Look at the videos that the store does not know, as :func:`extract` does, which then need not.
+
+    Args:
+        require: raises a :class:`VideoError` for a video that is not to be extracted: an error row of the store.
+    """
+    sources = video_sources(videos, VIDEO_SUFFIXES)
+    store = FeatureStore.create(store_uri, spec)
+    new = drop_changed(store, sources, VIDEO_SUFFIXES)
+    failed, damaged = _failed(store, sources)
+    to_probe = [source for source in new.values() if (source.video_id, WHOLE_VIDEO) not in failed - damaged]
+    if to_probe:
+        with ray_session():
+            _probe_all(store, to_probe, failed, require)
+
+
 def _tell(on_progress: Callable[[int, int], None] | None, before: int, total: int, done: int) -> None:
     if on_progress is not None:
         on_progress(before + done, total)
@@ -169,11 +187,16 @@ def _failed(store: FeatureStore, sources: Iterable[Source]) -> tuple[set[tuple[s
     return failed, damaged
 
 
-def _probe_all(store: FeatureStore, sources: list[Source], failed: set[tuple[str, int]]) -> None:
+def _probe_all(
+    store: FeatureStore,
+    sources: list[Source],
+    failed: set[tuple[str, int]],
+    require: Callable[[VideoInfo], None] | None = None,
+) -> None:
     """Look at videos, in parallel; write the videos table, and an error row for each that is none."""
     batches = [sources[i : i + _PROBES_PER_TASK] for i in range(0, len(sources), _PROBES_PER_TASK)]
     probe_some = ray.remote(_probe_some)
-    waiting = [probe_some.remote(batch) for batch in batches]
+    waiting = [probe_some.remote(batch, require) for batch in batches]
     rows: list[dict[str, Any]] = []
     while waiting:
         ready, waiting = ray.wait(waiting)
@@ -193,11 +216,16 @@ def _probe_all(store: FeatureStore, sources: list[Source], failed: set[tuple[str
             rows = []
 
 
-def _probe_some(sources: list[Source]) -> list[tuple[Source, VideoInfo | Exception]]:
+def _probe_some(
+    sources: list[Source], require: Callable[[VideoInfo], None] | None
+) -> list[tuple[Source, VideoInfo | Exception]]:
     found: list[tuple[Source, VideoInfo | Exception]] = []
     for source in sources:
         try:
-            found.append((source, guarded(probe, source.uri, uri=source.uri, limit_s=_PROBE_LIMIT_S)))
+            info = guarded(probe, source.uri, uri=source.uri, limit_s=_PROBE_LIMIT_S)
+            if require is not None:
+                require(info)
+            found.append((source, info))
         except ForbiddenError as error:  # one that may not be read, in a folder that may be listed
             why = VideoError(source.uri, "unreadable", expected=error.expected, found=error.found)
             found.append((source, why))

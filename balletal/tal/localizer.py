@@ -32,6 +32,7 @@ from balletal.tal.ensemble import Ensemble
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import Grid
 from balletal.tal.stream import Stream
+from balletal.tal.windows import shortened
 
 MANIFEST, MODEL_FILE, CARD = "bundle.json", "model.safetensors", "card.md"
 FORMAT = "balletal-bundle-2"
@@ -188,6 +189,17 @@ class Localizer:
             duration=duration,
             min_score=min_score,
         )
+
+    def sooner(self, delay_s: float) -> "Localizer":
+        """The same model, deciding sooner: a stream's final detections come ``delay_s`` behind, or as near as can be.
+
+        It decodes by shorter windows and blocks, so it may find other steps than this one, less surely; whole videos
+        it decodes just so. One that is quick enough, or whose boundaries are fractions of a window, stays as it is.
+        """
+        if self.stream().delay_s <= delay_s or not self.model.located:
+            return self
+        decode = shortened(self.recipe, self.model.configs, self.grid, self.spec, delay_s)
+        return replace(self, recipe=self.recipe.model_copy(update={"decode": decode}))
 
     def class_names(self, coarse: bool = False) -> tuple[str, ...]:
         """The labels in the order of class ids; the coarse ones in the order in which the fine ones name them.

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.projection import Projection
-from balletal.tal.config import ModelConfig, Recipe
+from balletal.tal.config import DecodeConfig, ModelConfig, Recipe
 from balletal.tal.decoding import run_model
 from balletal.tal.ensemble import Ensemble
 from balletal.tal.models import Outputs, TemporalModel
+from balletal.tal.sequences import Grid
 
 # Features that a window of a model with a receptive field answers for at the least: fewer would make the context dear.
 _CORE = 128
@@ -40,6 +42,12 @@ def receptive_field(config: ModelConfig) -> int | None:
     pyramid = 2**config.levels - 2
     towers = config.head_layers * 2 ** (config.levels - 1)
     return encoder + -(-(fine + pyramid + towers) // config.upsample)
+
+
+def _unit(config: ModelConfig) -> int:
+    """Features from one point of the coarsest level to the next that a feature begins with, too."""
+    coarsest = 2 ** (config.levels - 1)
+    return coarsest // math.gcd(config.upsample, coarsest)
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,7 @@ class Windows:
             InputError: a window that is all context.
         """
         model, decode = recipe.model, recipe.decode
-        coarsest = 2 ** (model.levels - 1)
-        unit = coarsest // math.gcd(model.upsample, coarsest)
+        unit = _unit(model)
         fields = [receptive_field(config) for config in configs or [model]]
         far = None if None in fields else max(reach for reach in fields if reach is not None)
         size = decode.window or recipe.optim.max_features
@@ -86,6 +93,23 @@ class Windows:
         if hop <= 0:
             raise InputError("decode.window", expected=f"at least {2 * context + unit} features", found=str(size))
         return cls(hop + 2 * context, context)
+
+
+def shortened(
+    recipe: Recipe, configs: Sequence[ModelConfig], grid: Grid, spec: FeatureSpec, delay_s: float
+) -> DecodeConfig:
+    """Windows and blocks with which a stream's final detections come at most ``delay_s`` behind, if that can be.
+
+    NMS waits for two blocks, the model for the features of a window behind a point: each gets half of the time. The
+    context stays as it is where there is room for it, and takes half of what a window waits for where there is not.
+    """
+    default, unit = Windows.of(recipe, configs), _unit(recipe.model)
+    left_s = delay_s - spec.window / spec.fps + min(0.0, grid.offset)
+    block = min(recipe.decode.block, grid.step * max(1, int(left_s / 4 / grid.step)))
+    ahead = int((left_s - 2 * block) / spec.stride_s)
+    context = max(0, min(default.context, ahead // 2, int(left_s / spec.stride_s) - ahead)) // unit * unit
+    hop = max(1, (ahead - context) // unit) * unit
+    return recipe.decode.model_copy(update={"window": hop + 2 * context, "context": context, "block": block})
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,8 +38,11 @@ class TinyBundle:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def make_tiny_bundle(folder: Path) -> TinyBundle:
     """A cnn bundle on I3D features of 32 x 32 pixels, 8 frames every 8 frames at 8 fps: one feature a second."""
-    folder = tmp_path_factory.mktemp("bundle")
     torch.manual_seed(0)
     weights = folder / "i3d.safetensors"
     state = {key: value.contiguous() for key, value in InceptionI3D(num_classes=0).state_dict().items()}

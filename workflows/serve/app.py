@@ -23,6 +23,7 @@ def create_app(
     limits: Limits | None = None,
     access: Access | None = None,
     sources: Sources | None = None,
+    outputs: Sources | None = None,
     metrics: Metrics | None = None,
 ) -> FastAPI:
     """The app. Every error that it answers is `application/problem+json`.
@@ -30,7 +31,8 @@ def create_app(
     A router that has work to do while the app runs has a ``lifespan``; ``app.state.context`` is there by then.
     """
     app = App()
-    context = Context(backend, data, limits or Limits(), access or Access(), sources or Sources(), metrics or Metrics())
+    places = sources or Sources(), outputs or Sources()
+    context = Context(backend, data, limits or Limits(), access or Access(), *places, metrics or Metrics())
     app.state.context = context
     install_problems(app)
     app.add_middleware(Observed, limits=context.limits, metrics=context.metrics)

@@ -82,6 +82,48 @@ class Answer:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Part:
+    """What of a video is localized, and what is told of it.
+
+    Of a part, the model sees :data:`CONTEXT_S` more on either side. The segments that touch the part are given, on the
+    clock of the video.
+
+    Attributes:
+        start, end: seconds; None for the video's beginning or end.
+        min_score: lowest score.
+        top_k: at most so many segments, the best.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    min_score: float = 0.0
+    top_k: int | None = None
+
+    def clips(self, info: VideoInfo, spec: FeatureSpec) -> tuple[int, int]:
+        """The clips ``[first, stop)`` that are looked at: those that touch the part or its context."""
+        total = clip_count(analysis_frames(info.duration, spec.fps), spec.window, spec.stride)
+        start = 0.0 if self.start is None else max(0.0, self.start - CONTEXT_S)
+        end = info.duration if self.end is None else self.end + CONTEXT_S
+        first = int((start - spec.window / spec.fps) / spec.stride_s) + 1 if start > spec.window / spec.fps else 0
+        return min(first, total - 1), min(total, int(end / spec.stride_s) + 1)
+
+    def of(self, segments: pd.DataFrame) -> pd.DataFrame:
+        """The segments that touch the part, at most ``top_k`` of them."""
+        keep = np.ones(len(segments), dtype=bool)
+        if self.start is not None:
+            keep &= (segments["end"] > self.start).to_numpy()
+        if self.end is not None:
+            keep &= (segments["start"] < self.end).to_numpy()
+        found = segments[keep]
+        best = found if self.top_k is None else found.nlargest(self.top_k, "score")
+        return best.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
+
+
+WHOLE = Part()
+"""All of a video, and all that is found."""
+
+
 class Backend(Protocol):
     """Models that localize videos. ``model`` is always the id of one that :meth:`models` gives.
 
@@ -97,21 +139,8 @@ class Backend(Protocol):
         """At least one; the last is the default."""
         ...
 
-    async def localize(
-        self,
-        model: str,
-        video: str | Path,
-        info: VideoInfo,
-        *,
-        start: float | None = None,
-        end: float | None = None,
-        min_score: float = 0.0,
-        top_k: int | None = None,
-    ) -> Answer:
-        """Find steps in a video, or in the part of it from ``start`` to ``end`` seconds.
-
-        Of a part, the model sees :data:`CONTEXT_S` more on either side. The segments that touch the part are given, on
-        the clock of the video.
+    async def localize(self, model: str, video: str | Path, info: VideoInfo, part: Part = WHOLE) -> Answer:
+        """Find steps in a video, or in a part of it.
 
         Args:
             video: a path or URI that every node can read; a :class:`Path` is a file of this machine alone.
@@ -147,36 +176,8 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Part:
-    """What of a video is localized: seconds, None for its beginning or end."""
-
-    start: float | None = None
-    end: float | None = None
-
-    def clips(self, info: VideoInfo, spec: FeatureSpec) -> tuple[int, int]:
-        """The clips ``[first, stop)`` that are looked at: those that touch the part or its context."""
-        total = clip_count(analysis_frames(info.duration, spec.fps), spec.window, spec.stride)
-        start = 0.0 if self.start is None else max(0.0, self.start - CONTEXT_S)
-        end = info.duration if self.end is None else self.end + CONTEXT_S
-        first = int((start - spec.window / spec.fps) / spec.stride_s) + 1 if start > spec.window / spec.fps else 0
-        return min(first, total - 1), min(total, int(end / spec.stride_s) + 1)
-
-    def of(self, segments: pd.DataFrame) -> pd.DataFrame:
-        """The segments that touch the part."""
-        keep = np.ones(len(segments), dtype=bool)
-        if self.start is not None:
-            keep &= (segments["end"] > self.start).to_numpy()
-        if self.end is not None:
-            keep &= (segments["start"] < self.end).to_numpy()
-        return segments[keep].reset_index(drop=True)
-
-
-_WHOLE = Part()
-
-
 def video_features(
-    extractor: Extractor, video: str, info: VideoInfo, part: Part = _WHOLE
+    extractor: Extractor, video: str, info: VideoInfo, part: Part = WHOLE
 ) -> tuple[VideoFeatures, list[str]]:
     """Features of a video, as far as a part of it wants them, and what went wrong with it on the way."""
     limit_s = _LIMIT_S + _LIMIT_PER_VIDEO_S * info.duration
@@ -211,17 +212,12 @@ def localize_part(
     localizer: Localizer,
     video: VideoFeatures,
     duration: float | None,
-    part: Part = _WHOLE,
-    *,
-    min_score: float = 0.0,
-    top_k: int | None = None,
+    part: Part = WHOLE,
 ) -> pd.DataFrame:
-    """:meth:`Localizer.localize`, and of that what touches the part: at most ``top_k``, the best."""
-    if part == _WHOLE:
-        return localizer.localize(video, duration=duration, min_score=min_score, top_k=top_k)
-    found = part.of(localizer.localize(video, duration=duration, min_score=min_score))
-    best = found if top_k is None else found.nlargest(top_k, "score")
-    return best.sort_values(["start", "score"], ascending=[True, False], ignore_index=True)
+    """:meth:`Localizer.localize`, and of that what is wanted."""
+    if (part.start, part.end) == (None, None):
+        return localizer.localize(video, duration=duration, min_score=part.min_score, top_k=part.top_k)
+    return part.of(localizer.localize(video, duration=duration, min_score=part.min_score))
 
 
 class LocalBackend:
@@ -258,25 +254,15 @@ class LocalBackend:
     async def localizer(self, model: str) -> Localizer:
         return self._localizers[model]
 
-    async def localize(
-        self,
-        model: str,
-        video: str | Path,
-        info: VideoInfo,
-        *,
-        start: float | None = None,
-        end: float | None = None,
-        min_score: float = 0.0,
-        top_k: int | None = None,
-    ) -> Answer:
-        localizer, part = self._localizers[model], Part(start, end)
+    async def localize(self, model: str, video: str | Path, info: VideoInfo, part: Part = WHOLE) -> Answer:
+        localizer = self._localizers[model]
 
         def work() -> Answer:
             stage = Stages()
             with stage("features"):
                 features, warnings = video_features(self._extractors[localizer.spec], str(video), info, part)
             with stage("localize"):
-                found = localize_part(localizer, features, info.duration, part, min_score=min_score, top_k=top_k)
+                found = localize_part(localizer, features, info.duration, part)
             return Answer(found, warnings, stage)
 
         return await self._do(work)

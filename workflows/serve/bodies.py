@@ -5,10 +5,11 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, model_validator
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from starlette.requests import ClientDisconnect
 
 from balletal import files
@@ -31,6 +32,8 @@ class Strict(BaseModel):
             raise ValueError(f"at most {_MEMBERS} members")
         return given
 
+
+T = TypeVar("T", bound=Strict)
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 """How OpenAPI describes a body of bytes."""
@@ -72,6 +75,20 @@ def check_media_type(request: Request, *types: str) -> None:
     if not any(found == one or (one.endswith("/") and found.startswith(one)) for one in types):
         expected = " or ".join(one + "*" if one.endswith("/") else one for one in types)
         raise Problem(415, "media-type", "Unsupported media type", f"Expected {expected}, found {found[:100]}.")
+
+
+async def parsed(request: Request, kind: type[T]) -> T:
+    """The JSON of a body, read aside from the event loop: a framework's own parameter is read on it, whatever its size.
+
+    Raises:
+        RequestValidationError: it is none of this kind.
+    """
+    body = await request.body()
+    try:
+        return await asyncio.to_thread(kind.model_validate_json, body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in found]) from None
 
 
 async def receive(request: Request, path: Path, max_bytes: int) -> int:

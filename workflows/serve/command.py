@@ -50,7 +50,7 @@ def serving(
     if address is None:
         _require_free(host, port)
     # A service for this machine alone is called by its names, and nobody else's page is to call it.
-    hosts = LOOPBACK if is_loopback(host) and not tokens else ()
+    hosts = (*LOOPBACK, host) if is_loopback(host) and not tokens else ()
     access = Access(tokens, session_secret(args.data) if tokens else b"", hosts)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(address, dashboard=True):
@@ -70,6 +70,10 @@ def serving(
         finally:
             # Not serve.shutdown(), which would take the cluster's other applications along.
             serve.delete(APP)
+
+
+def _places(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(place if "://" in place else files.absolute(place) for place in given or ())
 
 
 def _require_free(host: str, port: int) -> None:
@@ -102,6 +106,9 @@ def main(
     source: Annotated[
         list[str] | None, typer.Option(help="Folder or s3://bucket/prefix whose videos clients may name.")
     ] = None,
+    output_to: Annotated[
+        list[str] | None, typer.Option(help="Folder or s3://bucket/prefix that clients may have results copied to.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     weights: Annotated[
@@ -122,11 +129,11 @@ def main(
         )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    places = tuple(place if "://" in place else files.absolute(place) for place in source or ())
     args = ServeArgs(
         bundles=[files.absolute(one) for one in bundle],
         data=files.absolute(data),
-        sources=places,
+        sources=_places(source),
+        outputs=_places(output_to),
         weights=weights and [one if one in SOURCES else files.absolute(one) for one in weights],
         flow=flow and files.absolute(flow),
     )

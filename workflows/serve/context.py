@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from weakref import WeakValueDictionary
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -16,13 +17,18 @@ from workflows.serve.limits import Limits
 from workflows.serve.metrics import Metrics
 from workflows.serve.sources import Sources
 
+if TYPE_CHECKING:
+    from workflows.serve.watch import Watch
+
 
 @dataclass(frozen=True)
 class Context:
     """The parts of one app.
 
     Attributes:
-        sources: the places outside the data folder that a client may name.
+        sources: the places outside the data folder whose videos a client may name.
+        outputs: those that a client may have results copied to.
+        watches: of jobs that somebody listens to, by id.
         localizing: has a place for each request with a video that is taken at the same time.
     """
 
@@ -31,7 +37,9 @@ class Context:
     limits: Limits
     access: Access
     sources: Sources = field(default_factory=Sources)
+    outputs: Sources = field(default_factory=Sources)
     metrics: Metrics = field(default_factory=Metrics)
+    watches: "WeakValueDictionary[str, Watch]" = field(default_factory=WeakValueDictionary, init=False)
     localizing: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,8 @@ Each deployment has one job and can be given its own number of replicas: none ke
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -29,6 +31,7 @@ from balletal.video.probe import VideoInfo
 from workflows.serve.access import TOKENS, Access, session_secret, tokens_from
 from workflows.serve.app import create_app
 from workflows.serve.backend import (
+    WHOLE,
     Answer,
     JobRunner,
     Model,
@@ -64,11 +67,11 @@ class ExtractorReplica:
         torch.set_num_threads(threads)
         keep_freed_memory()
         self.extractor = Extractor(spec, weights, flow=flow)
-        self._alone = asyncio.Lock()
+        # No lock: a request that is cancelled would let it go while its work goes on.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="extract")
 
     async def video(self, video: str | bytes, info: VideoInfo, part: Part) -> tuple[VideoFeatures, list[str]]:
-        async with self._alone:
-            return await asyncio.to_thread(self._video, video, info, part)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._video, video, info, part)
 
     def _video(self, video: str | bytes, info: VideoInfo, part: Part) -> tuple[VideoFeatures, list[str]]:
         if isinstance(video, str):
@@ -79,8 +82,8 @@ class ExtractorReplica:
             return video_features(self.extractor, str(path), info, part)
 
     async def frames(self, pixels: NDArray[np.uint8], clips: int | None) -> NDArray[np.float32]:
-        async with self._alone:
-            return await asyncio.to_thread(live_features, self.extractor, pixels, clips)
+        made = partial(live_features, self.extractor, pixels, clips)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, made)
 
 
 class Work(NamedTuple):
@@ -89,9 +92,7 @@ class Work(NamedTuple):
     model: str
     video: VideoFeatures
     duration: float | None
-    part: Part = Part()
-    min_score: float = 0.0
-    top_k: int | None = None
+    part: Part = WHOLE
 
 
 @serve.deployment(
@@ -104,9 +105,10 @@ class Work(NamedTuple):
 class LocalizerReplica:
     """Projection, model and decoding of every bundle."""
 
-    def __init__(self, bundles: Mapping[str, Localizer]) -> None:
+    def __init__(self, bundles: Mapping[str, Localizer], batch: int) -> None:
         torch.set_num_threads(1)
         self.bundles = bundles
+        cast(Any, self.localize).set_max_batch_size(batch)
 
     @serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=0.0)
     async def localize(self, batch: list[Work]) -> list[pd.DataFrame]:
@@ -120,14 +122,7 @@ class LocalizerReplica:
 
     def _localize(self, work: Work) -> pd.DataFrame | InputError:
         try:
-            return localize_part(
-                self.bundles[work.model],
-                work.video,
-                work.duration,
-                work.part,
-                min_score=work.min_score,
-                top_k=work.top_k,
-            )
+            return localize_part(self.bundles[work.model], *work[1:])
         except InputError as error:  # of one request: the others of the batch have their answers
             return error
 
@@ -169,19 +164,9 @@ class HandleBackend:
             self._here[model] = await self._localizer.bundle.remote(model)
         return self._here[model]
 
-    async def localize(
-        self,
-        model: str,
-        video: str | Path,
-        info: VideoInfo,
-        *,
-        start: float | None = None,
-        end: float | None = None,
-        min_score: float = 0.0,
-        top_k: int | None = None,
-    ) -> Answer:
+    async def localize(self, model: str, video: str | Path, info: VideoInfo, part: Part = WHOLE) -> Answer:
         content = await asyncio.to_thread(video.read_bytes) if isinstance(video, Path) else video
-        part, stage = Part(start, end), Stages()
+        stage = Stages()
         try:
             with stage("features"):
                 features, warnings = await self._extractors[model].video.remote(content, info, part)
@@ -191,15 +176,14 @@ class HandleBackend:
         except RayActorError:
             raise _gone() from None
         with stage("localize"):
-            found = await self._localized(Work(model, features, info.duration, part, min_score, top_k))
+            found = await self._localized(Work(model, features, info.duration, part))
         return Answer(found, warnings, stage)
 
     async def infer(
         self, model: str, features: NDArray[np.float32], start_s: NDArray[np.float64], *, min_score: float = 0.0
     ) -> pd.DataFrame:
-        return await self._localized(
-            Work(model, features_of(features, start_s, self._specs[model]), None, min_score=min_score)
-        )
+        video = features_of(features, start_s, self._specs[model])
+        return await self._localized(Work(model, video, None, Part(min_score=min_score)))
 
     async def _localized(self, work: Work) -> pd.DataFrame:
         try:
@@ -241,12 +225,13 @@ class Gateway:
         limits: Limits,
         access: Access,
         sources: Sources,
+        outputs: Sources,
     ) -> None:
         self.backend = HandleBackend(extractors, localizer, models, runner)
-        self.data, self.limits, self.access, self.sources = data, limits, access, sources
+        self.parts = data, limits, access, sources, outputs
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.backend, self.data, self.limits, self.access, self.sources, Metrics(RayRegistry()))
+        return create_app(self.backend, *self.parts, Metrics(RayRegistry()))
 
 
 class ServeArgs(BaseModel):
@@ -259,6 +244,7 @@ class ServeArgs(BaseModel):
     tokens: str | None = Field(None, description="file of tokens; none: BALLETAL_TOKENS of the environment")
     insecure: bool = Field(False, description="no tokens: whoever reaches the service may use it")
     sources: tuple[str, ...] = Field((), description="places that clients may name: s3://bucket/prefix, folders")
+    outputs: tuple[str, ...] = Field((), description="places that clients may have results copied to")
     weights: list[str] | None = Field(None, description="of the backbones, where they are not their own")
     flow: str | None = Field(None, description="file of the optical flow module")
     limits: Limits = Limits()
@@ -266,6 +252,7 @@ class ServeArgs(BaseModel):
     cpus: float = Field(2.0, gt=0, description="that an extractor reserves")
     gpus: float = Field(0.0, ge=0, description="that an extractor reserves")
     threads: int | None = Field(None, gt=0, description="of an extractor; none: one a CPU")
+    batch: int = Field(_BATCH, gt=0, le=_BATCH, description="requests that a localizer takes as one, at the most")
 
 
 def build(args: ServeArgs) -> serve.Application:
@@ -300,9 +287,9 @@ def application(args: ServeArgs, access: Access, bundles: Sequence[Localizer]) -
     }
     models = [Model.of(one) for one in bundles]
     by_id = {model.id: one for model, one in zip(models, bundles, strict=True)}
-    localizer = localizer_replica.options(**_scaled(args.replicas, _BATCH)).bind(by_id)
+    localizer = localizer_replica.options(**_scaled(args.replicas, _BATCH)).bind(by_id, args.batch)
     runner = RayRunner(for_jobs(args.bundles, bundles, args.weights, args.flow))
-    parts = (runner, Data(args.data), args.limits, access, Sources(args.sources))
+    parts = (runner, Data(args.data), args.limits, access, Sources(args.sources), Sources(args.outputs))
     return gateway.options(num_replicas=args.replicas).bind(extractors, localizer, models, *parts)
 
 

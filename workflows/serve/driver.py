@@ -1,8 +1,9 @@
 """Does a job of the service: `python -m workflows.serve.driver JOB_FOLDER [ATTEMPT]`.
 
 A driver may be killed at any time: the next one goes on from what is in the job's folder, see
-:mod:`workflows.serve.jobstore`. Features of one spec are extracted once, for all bundles that read it. What a client
-got wrong ends the job at once; all else ends this driver alone, and another is started.
+:mod:`workflows.serve.jobstore`. Features of one spec are extracted once, for all bundles that read it; what is found
+in a video is told as soon as it is known. What a client got wrong ends the job at once; all else ends this driver
+alone, and another is started.
 """
 
 import _thread
@@ -19,12 +20,13 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from balletal import files
 from balletal.errors import BalletalError, InputError, SpecMismatchError, StorageError
 from workflows.serve.data import Data
 from workflows.serve.jobstore import Done, Job, JobStore, State, Status
+from workflows.serve.limits import Limits
 from workflows.serve.results import job_errors, segments_json
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ HEARTBEAT_S = 2.0
 """Between two reports of a driver that is alive."""
 
 _RESULTS = ("detections.parquet", "detections.json", "errors.parquet", "run.json")
+_STAGES = ("queued", "validating", "extracting", "localizing", "writing")
 _EXIT_S = 20.0
 _SETTLE_S = 1.0
 
@@ -63,6 +66,7 @@ def drive(job: Job, attempt: int) -> None:
             counts = {"total": reporter.state.inputs, "ok": 0, "failed": 0, "skipped": reporter.state.inputs}
             done = Done("failed", time.time(), counts, job.public(str(getattr(error, "cause", error))))
         reporter.close()
+        job.report(replace(reporter.state, heartbeat=time.time()))
         if job.finish(done):
             files.remove_folder(job.path("store"))  # it said what was done already
 
@@ -120,37 +124,31 @@ def _named(uris: dict[str, str | None]) -> dict[str, str]:
 
 
 def _localize(job: Job, inputs: dict[str, str], reporter: "Reporter") -> None:
-    """Extract what all bundles need, then localize with each that an earlier driver is not through with."""
+    """Score with each bundle that an earlier driver is not through with: features are made for the first of a spec."""
     # Here, because they take seconds to import and a driver is to be known to live.
     from balletal.tal.localizer import Localizer
     from workflows.cluster import ray_session
-    from workflows.extract import extract
+    from workflows.extract import probe_videos
     from workflows.score import score
+    from workflows.serve.media import require_within
 
-    store = job.path("store")
+    store, limits = job.path("store"), Limits(**job.request.limits)
     todo = {
         name: bundle
         for name, bundle in job.request.bundles.items()
         if not files.exists(job.path("results", name, "run.json"))
     }
-    specs = {}
+    specs = set()
     for bundle in todo.values():
         localizer = Localizer.load(bundle.uri)
         localizer.class_names(job.request.params.get("coarse", False))  # told before any work
-        specs[localizer.spec.spec_id] = localizer.spec, bundle
+        specs.add(localizer.spec)
     if not todo:
         return
     with ray_session():
         _leave_to_others()
-        for number, (spec, bundle) in enumerate(specs.values()):
-            extract(
-                inputs,
-                store,
-                spec=spec,
-                weights=bundle.weights,
-                flow=bundle.flow,
-                on_progress=reporter.part("extracting", number, len(specs)),
-            )
+        for spec in specs:
+            probe_videos(inputs, store, spec=spec, require=partial(require_within, limits=limits))
         for number, (name, bundle) in enumerate(todo.items()):
             score(
                 bundle.uri,
@@ -160,7 +158,7 @@ def _localize(job: Job, inputs: dict[str, str], reporter: "Reporter") -> None:
                 weights=bundle.weights,
                 flow=bundle.flow,
                 most=None,
-                on_progress=_localizing(reporter.part("localizing", number, len(todo))),
+                on_progress=reporter.part(number, len(todo)),
                 on_videos=partial(reporter.videos, name),
                 **job.request.params,
             )
@@ -186,11 +184,6 @@ def _free(ray: Any) -> tuple[float, float]:
     """CPUs and GPUs of the cluster that nobody holds; at least the one CPU that a job waits for."""
     free = ray.available_resources()
     return max(1.0, free.get("CPU", 0.0)), free.get("GPU", 0.0)
-
-
-def _localizing(told: Callable[[int, int], None]) -> Callable[[str, int, int], None]:
-    """Of the stages that a scoring tells of, the one that is new here: what it needs was extracted before."""
-    return lambda stage, done, total: told(done, total) if stage == "localizing" else None
 
 
 def _copy(job: Job, output_uri: str) -> None:
@@ -280,18 +273,28 @@ class Reporter:
         if self.job.done() is not None or self.job.cancelled() or self.job.attempt()[0] > self.attempt:
             raise SupersededError(f"job {self.job.id}: attempt {self.attempt} is not wanted any more")
 
-    def status(self, status: Status) -> None:
+    def status(self, status: Status) -> bool:
+        """Go on to a stage, and say whether the job is at it: it goes back to none."""
+        if self._next > 1 and _STAGES.index(status) < _STAGES.index(self.state.status):
+            return False
         if status != self.state.status or self._next == 1:
+            unit: Literal["segments", "videos"] = "videos" if status in ("localizing", "writing") else "segments"
+            if unit != self.state.unit:
+                self.state = replace(self.state, unit=unit, done=0, total=0)
+            self.state = replace(self.state, status=status)
             self._tell("status", [{"status": status}])
-        unit = "videos" if status in ("localizing", "writing") else "segments"
-        self.state = replace(self.state, status=status, unit=cast(Any, unit))
+        return True
 
-    def part(self, status: Status, number: int, of: int) -> Callable[[int, int], None]:
-        """What takes the progress of one of several equal parts of a stage."""
+    def part(self, number: int, of: int) -> Callable[[str, int, int], None]:
+        """What takes the progress of one of several scorings of the same videos.
 
-        def progress(done: int, total: int) -> None:
-            self.status(status)
-            self.state = replace(self.state, done=number * total + done, total=of * total)
+        Videos are localized while others are still extracted. From the first one on, videos are what counts.
+        """
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if self.status(cast(Status, stage)):
+                first, parts = (number, of) if stage == "localizing" else (0, 1)
+                self.state = replace(self.state, done=first * total + done, total=parts * total)
 
         return progress
 

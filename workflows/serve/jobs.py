@@ -32,19 +32,19 @@ from workflows.serve.jobforms import (
     ResultsPage,
     job_body,
 )
-from workflows.serve.jobstore import Job, JobStore, Listener, Request, key_id
+from workflows.serve.jobstore import Job, JobStore, Listener, Request, TooManyError, key_id
 from workflows.serve.library import Id
+from workflows.serve.media import LIMITED
 from workflows.serve.models import model_of
-from workflows.serve.places import video_uri
+from workflows.serve.places import output_uri
 from workflows.serve.problems import Problem, answers
 from workflows.serve.reconcile import end_cancelled, reconcile, stop, tend
 from workflows.serve.results import MEDIA_TYPES, Position, export, job_errors, page
 from workflows.serve.runner import Bundle
+from workflows.serve.watch import POLL_S, Watch
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5
-"""How often the folder of a job is looked at for those who listen."""
 PING_S = 15.0
 RETRY_S = 2
 
@@ -92,36 +92,39 @@ async def submitted(here: Context, owner: str, wanted: JobWanted, key: str | Non
     if there is not None:
         job, new = there, False
     else:
-        made = await asyncio.to_thread(_make, here, store, owner, job_id, wanted, bundles, asked)
-        job, new = await asyncio.to_thread(store.submit, made)
+        made = await asyncio.to_thread(_make, here, owner, job_id, wanted, bundles, asked)
+        try:
+            job, new = await asyncio.to_thread(store.submit, made, here.limits.max_jobs)
+        except TooManyError:
+            most = here.limits.max_jobs
+            detail = f"{most} of your jobs are not finished. Wait for one, or cancel one."
+            raise Problem(429, "quota", "Too many jobs", detail, max_jobs=most) from None
     if job.request.asked != asked:
         raise Problem(422, "idempotency-key-reused", "Key used before", "This key came with another body before.")
     await _reconciled(here, job)
     return await asyncio.to_thread(job_body, job), new
 
 
-def _make(
-    here: Context,
-    store: JobStore,
-    owner: str,
-    job_id: str,
-    wanted: JobWanted,
-    bundles: dict[str, Bundle],
-    asked: str,
-) -> Request:
+def _make(here: Context, owner: str, job_id: str, wanted: JobWanted, bundles: dict[str, Bundle], asked: str) -> Request:
     """The request as the driver needs it, its inputs checked."""
     limits = here.limits
     if len(wanted.inputs) > limits.max_inputs:
         detail = f"A job takes {limits.max_inputs} inputs; name a prefix for more."
         raise Problem(422, "bad-parameters", "Too many inputs", detail, max_inputs=limits.max_inputs)
-    if len(store.queue(owner)) >= limits.max_jobs:
-        detail = f"{limits.max_jobs} of your jobs are not finished. Wait for one, or cancel one."
-        raise Problem(429, "quota", "Too many jobs", detail, max_jobs=limits.max_jobs)
     inputs = [one.resolved(here, owner) for one in wanted.inputs]
-    output_uri = None if wanted.output_uri is None else video_uri(here, wanted.output_uri)
-    params = wanted.params.model_dump()
-    places = list(here.sources.allowed)
-    return Request(job_id, owner, round(time.time(), 3), inputs, bundles, params, output_uri, asked, places)
+    copy_to = None if wanted.output_uri is None else output_uri(here, wanted.output_uri)
+    return Request(
+        job_id,
+        owner,
+        round(time.time(), 3),
+        inputs,
+        bundles,
+        wanted.params.model_dump(),
+        copy_to,
+        asked,
+        list(here.sources.allowed),
+        limits.model_dump(include=LIMITED),
+    )
 
 
 @router.get("/v1/jobs")
@@ -189,27 +192,28 @@ async def job_events(
         if last_event_id > listener.last:  # the client has seen `done`, and a browser would ask for ever
             return Response(status_code=204)
         listener = await asyncio.to_thread(Listener, job, last_event_id)
-    return StreamingResponse(_told(job, listener), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    told = _told(here.watches.setdefault(job.id, Watch(job)), listener)
+    return StreamingResponse(told, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-async def _told(job: Job, listener: Listener) -> AsyncIterator[str]:
+async def _told(watch: Watch, listener: Listener) -> AsyncIterator[str]:
     progress, pinged = None, time.monotonic()
     while True:
-        done = await asyncio.to_thread(job.done)  # before the events, so that none comes after it
-        for event in await asyncio.to_thread(listener.read):
-            yield _event(event.name, event.data, event.id)
-        body = await asyncio.to_thread(job_body, job)
-        latest = body.progress.model_dump() | {"counts": body.counts.model_dump()}
+        seen = await watch.look()
+        if seen.last > listener.last:
+            for event in await asyncio.to_thread(listener.read):
+                yield _event(event.name, event.data, event.id)
+        latest = seen.body.progress.model_dump() | {"counts": seen.body.counts.model_dump()}
         if latest != progress:
             progress = latest
             yield _event("progress", latest)
-        if done is not None:
-            yield _event("done", body.model_dump(mode="json"), listener.last + 1)
+        if seen.body.finished:
+            yield _event("done", seen.body.model_dump(mode="json"), listener.last + 1)
             return
         if time.monotonic() - pinged > PING_S:
             pinged = time.monotonic()
             yield ": ping\n\n"
-            if await asyncio.to_thread(job.store.job, job.id) is None:  # it was removed
+            if await asyncio.to_thread(listener.job.store.job, listener.job.id) is None:  # it was removed
                 return
         await asyncio.sleep(POLL_S)
 

@@ -18,10 +18,12 @@ driver is the job's), ``done.json`` (how it ended). All else is a report that th
 
 import hashlib
 import json
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from balletal import files
@@ -33,6 +35,8 @@ Status = Literal[
     "queued", "validating", "extracting", "localizing", "writing", "succeeded", "partial", "failed", "cancelled"
 ]
 FINISHED = ("succeeded", "partial", "failed", "cancelled")
+
+log = logging.getLogger(__name__)
 
 _READERS = 16
 
@@ -54,6 +58,7 @@ class Request:
         params: ``min_score``, ``top_k``, ``coarse``.
         output_uri: a folder that gets a copy of the results.
         asked: digest of the request's body; the same key with another one is a mistake.
+        limits: of a video that was not looked at when it came: see :func:`workflows.serve.media.require_within`.
         places: that clients may name, see :class:`workflows.serve.sources.Sources`; what is below a prefix lies in one.
     """
 
@@ -66,6 +71,7 @@ class Request:
     output_uri: str | None = None
     asked: str = ""
     places: list[str] = field(default_factory=list)
+    limits: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,43 +111,77 @@ class Event:
     data: dict[str, Any]
 
 
+class TooManyError(InputError):
+    """An owner has as many unfinished jobs as may be."""
+
+
 class JobStore:
     """The jobs of a data folder."""
 
     def __init__(self, data: Data) -> None:
         self.data = Data(files.absolute(data.uri))  # as errors have it, and for drivers that run elsewhere
 
-    def submit(self, request: Request) -> tuple["Job", bool]:
-        """The job of a request, and whether it is new: one with the same id may stand there already."""
+    def submit(self, request: Request, most: int | None = None) -> tuple["Job", bool]:
+        """The job of a request, and whether it is new: one with the same id may stand there already.
+
+        Args:
+            most: unfinished jobs of the owner, with this one.
+
+        Raises:
+            TooManyError: there would be more.
+        """
         job = Job(self, request)
         if (there := self.job(request.id)) is not None:
             return there, False
-        files.write_bytes(job.queued, str(time.time()).encode())  # first, so that no job is forgotten
-        if files.create_bytes(job.path("job.json"), _bytes(asdict(request))):
-            return job, True
+        job.enqueue()  # first, so that no job is forgotten
+        # Counted with it in place: of two that would fit alone, none is let in by mistake.
+        if most is not None and len(self.queue(request.owner)) > most:
+            files.remove(job.queued)
+            if self.job(request.id) is not None:  # of the same key, which was let in
+                job.enqueue()
+            raise TooManyError(request.owner, expected=f"at most {most} unfinished jobs", found="another one")
+        new = files.create_bytes(job.path("job.json"), _bytes(asdict(request)))
+        if new and not files.exists(job.queued):  # another of the same key was not let in
+            job.enqueue()
         there = self.job(request.id)
         assert there is not None
-        return there, False
+        return there, new
 
     def job(self, job_id: str) -> "Job | None":
-        """The job of that id."""
+        """The job of that id.
+
+        Raises:
+            InputError: what stands there is no job of this release.
+        """
         try:
-            found = _read(files.join(self.data.folder("jobs", job_id), "job.json"))
+            uri = files.join(self.data.folder("jobs", job_id), "job.json")
         except ValueError:  # no id
             return None
+        found = _read(uri)
         if found is None:
             return None
-        bundles = {name: Bundle(**bundle) for name, bundle in found.pop("bundles").items()}
-        return Job(self, Request(**found, bundles=bundles))
+        try:
+            bundles = {name: Bundle(**bundle) for name, bundle in found.pop("bundles").items()}
+            return Job(self, Request(**found, bundles=bundles))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise InputError(uri, expected="a job", found=f"{type(error).__name__}: {error}") from None
+
+    def readable(self, job_id: str) -> "Job | None":
+        """The job of that id; None also where what stands there is none, which the log is told once."""
+        try:
+            return self.job(job_id)
+        except InputError as error:
+            _log_once(str(error))
+            return None
 
     def of(self, owner: str) -> list[str]:
         """The names of an owner's jobs in the list, latest first; each ends in the job's id."""
         return _names(files.join(self.data.uri, "owners", _owner(owner)))[::-1]
 
     def listed(self, names: list[str]) -> list["Job"]:
-        """Jobs by such names; those that are gone are left out."""
+        """Jobs by such names; those that are gone, or no jobs, are left out."""
         with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(self.job, [name.rpartition("-")[2] for name in names]))
+            found = list(pool.map(self.readable, [name.rpartition("-")[2] for name in names]))
         return [job for job in found if job is not None]
 
     def queue(self, owner: str | None = None) -> list[str]:
@@ -151,7 +191,7 @@ class JobStore:
 
     def videos_in_use(self) -> set[str]:
         """The ids of the videos that unfinished jobs need."""
-        found = [self.job(job_id) for job_id in self.queue()]
+        found = [self.readable(job_id) for job_id in self.queue()]
         return {one["video_id"] for job in found if job for one in job.request.inputs if "video_id" in one}
 
     def unqueue(self, job_id: str, after_s: float) -> None:
@@ -170,7 +210,11 @@ class JobStore:
                 created, _, job_id = name.rpartition("-")
                 if float(created) / 1e3 >= before:
                     break  # the names are in order of time
-                job = self.job(job_id)
+                try:
+                    job = self.job(job_id)
+                except InputError as error:
+                    _log_once(str(error))
+                    continue
                 if job is None:  # its removal was cut short
                     files.remove_folder(self.data.folder("jobs", job_id))
                     files.remove(files.join(root, owner, name))
@@ -191,6 +235,13 @@ class Job:
 
     def path(self, *parts: str) -> str:
         return files.join(self.folder, *parts)
+
+    def enqueue(self) -> None:
+        files.write_bytes(self.queued, str(time.time()).encode())
+
+    def submission(self, attempt: int) -> str:
+        """The id under which a driver is submitted. Of a job that was removed and made again with its key, another."""
+        return f"{self.id}-{round(self.request.created * 1e3):x}-{attempt}"
 
     def state(self) -> State | None:
         """The last report of a driver."""
@@ -307,6 +358,11 @@ class Listener:
 def key_id(owner: str, key: str) -> str:
     """The id of the job that an owner's idempotency key stands for: the same key leads to the same folder."""
     return hashlib.sha256(json.dumps([owner, key]).encode()).hexdigest()[:24]
+
+
+@lru_cache(maxsize=1000)
+def _log_once(message: str) -> None:
+    log.error("a job is passed over: %s", message)
 
 
 def _owner(owner: str) -> str:

@@ -1,6 +1,6 @@
 """Live localization: a WebSocket that takes a camera's pictures and tells steps as they are danced.
 
-    client  {"type": "hello", "model"?, "width", "height", "fps", "min_score"?}     once, first
+    client  {"type": "hello", "model"?, "width", "height", "fps", "min_score"?, "delay_s"?}    once, first
             8 bytes pts in microseconds (big-endian, unsigned) and a JPEG           a picture, for a credit
             {"type": "end"}                                                         nothing follows
     server  {"type": "ready", "session", "model", "delay_s", "stride_s", "credits"}
@@ -12,7 +12,8 @@
             {"type": "done"}                      after `end` and the last final segments; then the socket closes
 
 Pictures may be left out or come at any rate; those more than :data:`balletal.features.live.GAP_S` apart leave a gap
-where nothing is found. `delay_s` is how far behind the pictures final segments are, without the time of computing.
+where nothing is found. `delay_s` is how far behind the pictures final segments are, without the time of computing:
+as the model's bundle has it, or about as `hello` wants it, by shorter windows.
 
 The socket closes with 1000 when all is done, else with 4000 + the problem's status: 4400 a message that is none, 4401
 no valid token, 4403 a foreign page, 4404 an unknown model, 4408 silence, 4413 a message or session that is too long,
@@ -69,6 +70,7 @@ class Hello(BaseModel):
     height: int = Field(gt=0)
     fps: float = Field(ge=1 / GAP_S, allow_inf_nan=False, description="pictures a second, about")
     min_score: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    delay_s: float | None = Field(None, gt=0, le=3600, allow_inf_nan=False, description="wanted of final segments")
 
 
 @router.websocket("/v1/live")
@@ -165,7 +167,7 @@ async def _serve(line: _Line, here: Context) -> None:
         session = LiveSession(
             await here.backend.localizer(model.id),
             features,
-            **hello.model_dump(include={"width", "height", "fps", "min_score"}),
+            **hello.model_dump(include={"width", "height", "fps", "min_score", "delay_s"}),
             longest_s=here.limits.max_duration_s,
         )
     except InputError as error:

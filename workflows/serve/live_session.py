@@ -48,6 +48,8 @@ class LiveSession:
         features: makes the features of so many clips that begin with a run of analysis frames.
         width, height: of the pictures.
         fps: pictures a second, about.
+        delay_s: seconds; how far behind final segments may be, see :meth:`balletal.tal.localizer.Localizer.sooner`.
+            None: as the bundle has it.
         longest_s: how long the session may last, by either clock.
 
     Raises:
@@ -63,9 +65,12 @@ class LiveSession:
         height: int,
         fps: float,
         min_score: float = 0.0,
+        delay_s: float | None = None,
         longest_s: float = 4 * 3600.0,
     ) -> None:
         self.clips = LiveClips(localizer.spec, partial(decode_jpeg, width=width, height=height), picture=1 / fps)
+        if delay_s is not None:
+            localizer = localizer.sooner(delay_s - localizer.spec.stride_s - self.clips.delay_s)
         self.stream = localizer.stream(video_id="live", min_score=min_score)
         self.dropped: Counter[str] = Counter()
         """Pictures left out since the caller emptied it, by reason: ``late``, ``rate`` or ``damaged``."""

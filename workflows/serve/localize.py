@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from balletal.errors import VideoError
 from balletal.video.guard import GuardError, guarded
 from balletal.video.probe import VideoInfo, probe
-from workflows.serve.backend import Answer, Model
-from workflows.serve.bodies import BINARY, Strict, check_media_type, receive
+from workflows.serve.backend import Answer, Model, Part
+from workflows.serve.bodies import BINARY, Strict, check_media_type, parsed, receive
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.data import ID
 from workflows.serve.jobforms import Input, JobBody, JobWanted, Key, Params, Uri
@@ -46,6 +45,10 @@ class Wanted(Strict):
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError("start must be before end")
         return self
+
+    def part(self) -> Part:
+        """The same for a backend."""
+        return Part(self.start, self.end, self.min_score, self.top_k)
 
 
 class WantedOf(Wanted):
@@ -99,10 +102,10 @@ async def localize(
     check_media_type(request, "application/octet-stream", "video/", "application/json")
     named = request.headers["content-type"].lower().startswith("application/json")
     if _async(prefer):
-        return await _as_job(here, owner, await _parsed(request) if named else None, idempotency_key)
+        return await _as_job(here, owner, await parsed(request, WantedOf) if named else None, idempotency_key)
     async with _place(here):
         if named:
-            asked = await _parsed(request)
+            asked = await parsed(request, WantedOf)
             model = await model_of(here, asked.model)
             uri, info = await asyncio.to_thread(_source, here, owner, asked)
             return await _answered(here, model, uri, info, asked, Stages())
@@ -123,15 +126,7 @@ async def _answered(
                 info = await looking(partial(guarded, probe, str(video), uri=str(video), limit_s=LOOK_S))
         require_within(info, here.limits)
         _check_duration(here, info, wanted)
-        found = await here.backend.localize(
-            model.id,
-            video,
-            info,
-            start=wanted.start,
-            end=wanted.end,
-            min_score=wanted.min_score,
-            top_k=wanted.top_k,
-        )
+        found = await here.backend.localize(model.id, video, info, wanted.part())
     except VideoError as error:
         raise video_problem(error) from None
     except GuardError:
@@ -169,14 +164,6 @@ async def _place(here: Context) -> AsyncIterator[None]:
         raise Problem(503, "busy", "Busy", "As many videos as fit are being worked on. Try again later.")
     async with here.localizing:
         yield
-
-
-async def _parsed(request: Request) -> WantedOf:
-    try:
-        return WantedOf.model_validate_json(await request.body())
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise RequestValidationError([one | {"loc": ("body", *one["loc"])} for one in found]) from None
 
 
 def _source(here: Context, owner: str, wanted: WantedOf) -> tuple[str, VideoInfo | None]:

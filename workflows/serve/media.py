@@ -67,6 +67,10 @@ def look(path: Path, limits: Limits) -> Look:
     return seen
 
 
+LIMITED = {"max_duration_s", "max_pixels", "max_fps"}
+"""The limits of a video that is looked at."""
+
+
 def require_within(info: VideoInfo, limits: Limits) -> None:
     """Raise a :class:`VideoError` (``too-large``) for a video beyond the limits."""
     for name, found, most in (

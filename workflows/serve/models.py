@@ -1,16 +1,17 @@
 """The models over HTTP: which there are, and what they find in features (Open Inference Protocol v2)."""
 
+import asyncio
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from balletal.errors import InputError
 from balletal.video.clips import clip_times
 from workflows.serve.backend import Model, pick
-from workflows.serve.bodies import Strict
+from workflows.serve.bodies import Strict, check_media_type, parsed
 from workflows.serve.context import Context, Here, Owner
 from workflows.serve.limits import Limits
 from workflows.serve.problems import Problem, answers
@@ -149,11 +150,21 @@ class Inferred(BaseModel):
     outputs: list[Output]
 
 
-@router.post("/v2/models/{name}/infer", responses=answers(404), response_model_exclude_none=True)
-async def infer(here: Here, owner: Owner, name: Name, body: Inference) -> Inferred:
+_BODY = {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Inference"}}}}
+
+
+@router.post(
+    "/v2/models/{name}/infer",
+    responses=answers(404, 415),
+    response_model_exclude_none=True,
+    openapi_extra={"requestBody": _BODY},
+)
+async def infer(here: Here, owner: Owner, name: Name, request: Request) -> Inferred:
     """Find the steps in features."""
+    check_media_type(request, "application/json")
     model = await model_of(here, name)
-    features = body.inputs[0].array()
+    body = await parsed(request, Inference)
+    features = await asyncio.to_thread(body.inputs[0].array)
     _require_spec(model, body.parameters, features.shape[1])
     start_s, _ = clip_times(0, len(features), model.spec)
     try:

@@ -15,6 +15,7 @@ import schemas
 from balletal import files
 from workflows.serve.access import COOKIE
 from workflows.serve.localize import WantedOf
+from workflows.serve.models import Inference
 from workflows.serve.problems import PROBLEM_SCHEMA
 
 PATH = Path(schemas.__file__).parent / "openapi.json"
@@ -73,8 +74,11 @@ def _shared() -> dict[str, Any]:
     """Schemas that routes refer to and that FastAPI does not see."""
     result = schemas.json_schema("result")
     del result["$schema"]
-    wanted = WantedOf.model_json_schema()
-    return {"Problem": PROBLEM_SCHEMA, "Result": result, wanted["title"]: wanted}
+    read: dict[str, Any] = {}
+    for kind in (WantedOf, Inference):
+        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        read |= schema.pop("$defs", {}) | {kind.__name__: schema}
+    return {"Problem": PROBLEM_SCHEMA, "Result": result} | read
 
 
 def text(document: dict[str, Any]) -> str:

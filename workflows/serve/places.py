@@ -1,4 +1,4 @@
-"""Where the videos of a job are: those that were sent to the service, and those in places that are allowed."""
+"""Where a job finds its videos, those that were sent and those in places that are allowed, and leaves its results."""
 
 from balletal.video.probe import VIDEO_SUFFIXES
 from workflows.serve.context import Context
@@ -14,6 +14,18 @@ def library_video(here: Context, owner: str, video_id: str) -> str:
     """
     library = Library(here.data)
     return library.content(library.find(owner, video_id))
+
+
+def output_uri(here: Context, uri: str) -> str:
+    """A folder that may be written to, as it is opened.
+
+    Raises:
+        Problem: 422.
+    """
+    if not here.outputs.allows(uri):
+        detail = "The service does not write to this place. Fetch the results, or ask for the place to be allowed."
+        raise Problem(422, "forbidden-uri", "Place not allowed", detail)
+    return here.outputs.require(uri)
 
 
 def video_uri(here: Context, uri: str, *, suffix: bool = False) -> str:

@@ -39,12 +39,12 @@ async def reconcile(job: Job, runner: JobRunner) -> None:
             await asyncio.to_thread(_give_up, job, attempt)
             return
     if await asyncio.to_thread(job.begin, attempt + 1):
-        await runner.submit(job.folder, _submission(job, attempt + 1))
+        await runner.submit(job.folder, job.submission(attempt + 1))
 
 
 async def _alive(job: Job, runner: JobRunner, attempt: int, started: float) -> bool:
     """Whether a driver is at work or will be. One that was just submitted may not be known yet."""
-    status = await runner.status(_submission(job, attempt))
+    status = await runner.status(job.submission(attempt))
     if status == "pending":
         return True
     if status == "ended":
@@ -56,7 +56,7 @@ async def _alive(job: Job, runner: JobRunner, attempt: int, started: float) -> b
     if status == "running":
         if not heartbeat:
             return True  # it is not as far as its first report: a runtime environment is being made
-        await runner.stop(_submission(job, attempt))
+        await runner.stop(job.submission(attempt))
     return False
 
 
@@ -80,7 +80,7 @@ async def stop(job: Job, runner: JobRunner) -> None:
     """End the driver of a job that is not wanted any more. One that cannot be reached ends by itself."""
     attempt, _ = await asyncio.to_thread(job.attempt)
     if attempt:
-        await runner.stop(_submission(job, attempt))
+        await runner.stop(job.submission(attempt))
 
 
 async def reconcile_all(store: JobStore, runner: JobRunner) -> None:
@@ -111,7 +111,3 @@ async def tend(data: Data, limits: Limits, runner: JobRunner) -> None:
         except Exception as error:  # storage is away, or nobody foresaw it: the next round comes all the same
             log.warning("jobs are not looked after: %s", error)
         await asyncio.sleep(EVERY_S)
-
-
-def _submission(job: Job, attempt: int) -> str:
-    return f"{job.id}-{attempt}"

@@ -1,7 +1,6 @@
 """A comparison with made-up results, written as `balletal compare` leaves it."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -124,16 +123,13 @@ def comparison(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def browse(tmp_path: Path, require: Callable) -> Callable[[str], str]:
+def browse(tmp_path: Path, chromium: str) -> Callable[[str], str]:
     """Open HTML text in a headless Chromium; gives the page as its scripts left it."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        require("there is no Chromium to run scripts in")
 
     def run(html: str) -> str:
         page = tmp_path / "page.html"
         page.write_text(html, encoding="utf-8")
-        command = [str(browser), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
         command += ["--disable-background-networking", "--disable-component-update"]
         command += [
             f"--user-data-dir={tmp_path / 'browser'}",

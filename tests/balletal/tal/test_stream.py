@@ -95,9 +95,28 @@ def test_final_detections_are_those_of_the_whole_video(name, levels, chunks, dur
     assert ("tags" in whole) is (tags > 0)
 
 
-@pytest.mark.parametrize("name", ["lstm", "cnn", "transformer", "ensemble", "paper"])
+@pytest.mark.parametrize("name", ["lstm", "cnn", "transformer", "ensemble"])
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("wanted", [30.0, 20.0, 10.0, 6.0])
+def test_a_delay_that_is_wanted(name, levels, wanted):
+    bundle = localizer(name, levels, window=None, block=10.0)
+    sooner = bundle.sooner(wanted)
+    assert sooner.stream().delay_s <= wanted
+    assert sooner.stream().delay_s > 0.7 * wanted  # no shorter than it needs to be
+    assert bundle.sooner(bundle.stream().delay_s) is bundle
+    assert sooner.sooner(wanted) is sooner
+
+
+def test_a_delay_that_cannot_be():
+    assert 1.0 < localizer("cnn", 3).sooner(0.0).stream().delay_s < 5.0
+    paper = localizer("cnn", 1, "fraction")
+    assert paper.sooner(1.0) is paper
+
+
+@pytest.mark.parametrize("name", ["lstm", "cnn", "transformer", "ensemble", "paper", "sooner"])
 def test_final_detections_come_with_the_stated_delay_and_memory_does_not_grow(name):
-    bundle = localizer("cnn", 1, "fraction") if name == "paper" else localizer(name, 3)
+    bundle = localizer("cnn", 1, "fraction") if name == "paper" else localizer("cnn" if name == "sooner" else name, 3)
+    bundle = bundle.sooner(10.0) if name == "sooner" else bundle
     clips = np.arange(700)
     rows, start_s = features(clips), clips * STRIDE_S
     whole = bundle.localize(VideoFeatures("stream", start_s, start_s + 0.64, rows))

@@ -1,30 +1,41 @@
-"""A browser, for the tests of the page."""
+"""An app whose backend answers at once, and a browser for the tests of the page."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
+
+from tests.workflows.serve.fakes import FakeBackend
+from workflows.serve.app import create_app
+from workflows.serve.data import Data
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def client(backend: FakeBackend, tmp_path: Path) -> TestClient:
+    return TestClient(create_app(backend, Data(str(tmp_path))))
 
 
 @pytest.fixture(scope="module")
-def browser(require: Callable) -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        require("there is no Chromium to open the page in")
+def browser(chromium: str, require: Callable) -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         require("playwright is not installed")
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path,
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
             args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", *camera],
         )
-        yield chromium
-        chromium.close()
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from balletal.errors import InputError
 from balletal.segments import segment_table
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import VideoInfo
-from workflows.serve.backend import Answer, JobRunner, Model
+from workflows.serve.backend import WHOLE, Answer, JobRunner, Model, Part
 
 MP4 = {"Content-Type": "video/mp4"}
 
@@ -43,9 +43,9 @@ class FakeBackend:
     async def models(self) -> Sequence[Model]:
         return MODELS
 
-    async def localize(self, model: str, video: str | Path, info: VideoInfo, **wanted: Any) -> Answer:
+    async def localize(self, model: str, video: str | Path, info: VideoInfo, part: Part = WHOLE) -> Answer:
         assert Path(video).stat().st_size > 0
-        self.asked.append({"model": model, "video": video, **wanted})
+        self.asked.append({"model": model, "video": video, "part": part})
         if self.fails:
             raise self.fails
         d = info.duration

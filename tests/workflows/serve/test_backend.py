@@ -40,7 +40,7 @@ def backend(tiny_bundle: TinyBundle) -> LocalBackend:
 
 def localize(backend: LocalBackend, info: VideoInfo, **wanted: Any) -> pd.DataFrame:
     model = asyncio.run(backend.models())[0]
-    return asyncio.run(backend.localize(model.id, info.uri, info, **wanted)).segments
+    return asyncio.run(backend.localize(model.id, info.uri, info, Part(**wanted))).segments
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def test_build_binds_every_part(tiny_bundle: TinyBundle, tmp_path: Path, monkeyp
     deployment = app._bound_deployment
     assert deployment.name == "Gateway"
     assert deployment.num_replicas == 2
-    extractors, localizer, models, runner, data, _limits, rules, _sources = deployment.init_args
+    extractors, localizer, models, runner, data, _limits, rules, *_ = deployment.init_args
     spec_id = tiny_bundle.localizer.spec.spec_id
     assert extractors.keys() == {spec_id}
     assert localizer._bound_deployment._deployment_config.autoscaling_config.max_replicas == 2

@@ -69,8 +69,10 @@ def make(tiny_bundle, tmp_path: Path) -> Callable[..., TestClient]:
 
     def _make(runner: Any, **limits: Any) -> TestClient:
         backend: Any = Backend(runner, [Model.of(tiny_bundle.localizer)])
-        data, sources = Data(str(tmp_path / "data")), Sources((str(tmp_path / "videos"),))
-        return TestClient(create_app(backend, data, Limits(**limits), sources=sources), raise_server_exceptions=False)
+        data = Data(str(tmp_path / "data"))
+        sources, outputs = (Sources((str(tmp_path / name),)) for name in ("videos", "results"))
+        app = create_app(backend, data, Limits(**limits), sources=sources, outputs=outputs)
+        return TestClient(app, raise_server_exceptions=False)
 
     return _make
 
@@ -134,7 +136,8 @@ def test_a_job_gives_what_score_gives_though_its_driver_is_killed(
     (Path(prefix) / "notes.txt").write_bytes(b"no video")
     (Path(prefix) / "elsewhere.mp4").symlink_to(make_video(tmp_path / "secret.mp4", 1.0))
     video_id = put_video(store, make_video(tmp_path / "c.mp4", 3.0, seed=2))
-    client = make(local)
+    make_video(Path(prefix) / "long.mp4", 4.0)
+    client = make(local, max_duration_s=3.5)
     body = {"inputs": [{"prefix": prefix}, {"video_id": video_id}], "params": {"top_k": 7}}
     with client:
         job_id = client.post("/v1/jobs", json=body).json()["id"]
@@ -143,13 +146,13 @@ def test_a_job_gives_what_score_gives_though_its_driver_is_killed(
         until = time.monotonic() + 100
         while not list(tmp_path.glob("data/jobs/*/store/features/*/*.parquet")) and time.monotonic() < until:
             time.sleep(0.02)
-        os.kill(local.processes[f"{job_id}-1"].pid, signal.SIGKILL)
+        os.kill(local.processes[job.submission(1)].pid, signal.SIGKILL)
         state = wait(client, job_id)
         assert job.attempt()[0] == 2
         assert state["status"] == "partial", state
-        assert state["counts"] == {"total": 4, "ok": 3, "failed": 1, "skipped": 0}
-        assert state["inputs"] == 4
-        local.processes[f"{job_id}-2"].wait(60)
+        assert state["counts"] == {"total": 5, "ok": 3, "failed": 2, "skipped": 0}
+        assert state["inputs"] == 5
+        local.processes[job.submission(2)].wait(60)
         assert not Path(job.path("store")).exists()
 
         expected_at = tmp_path / "expected"
@@ -163,8 +166,11 @@ def test_a_job_gives_what_score_gives_though_its_driver_is_killed(
         assert found["segments"] == segments_json(expected, state["models"][0])
         assert {one["video_id"] for one in found["segments"]} == {"a", "b", video_id}
 
-        [error] = client.get(f"/v1/jobs/{job_id}/errors").json()["errors"]
-        assert (error["input"], error["stage"], error["type"]) == (f"{prefix}/broken.mp4", "probe", "not-a-video")
+        errors = client.get(f"/v1/jobs/{job_id}/errors").json()["errors"]
+        assert sorted((one["input"], one["stage"], one["type"]) for one in errors) == [
+            (f"{prefix}/broken.mp4", "probe", "not-a-video"),
+            (f"{prefix}/long.mp4", "probe", "too-large"),  # the same limits as for uploads
+        ]
         every = told(client.get(f"/v1/jobs/{job_id}/events").text)
         assert [one[2]["status"] for one in every if one[0] == "status"][-1] == "writing"
         segments = [one[2] for one in every if one[0] == "segment"]
@@ -185,10 +191,10 @@ def test_two_replicas_cancel_and_what_a_client_got_wrong(make, bundles, prefix, 
         assert state["status"] == "failed"
         assert "labels that have coarse names" in state["error"]
         assert store.job(job_id).attempt()[0] == 1  # what a client got wrong is not tried again
-        runners[0].processes[f"{job_id}-1"].wait(60)
+        runners[0].processes[store.job(job_id).submission(1)].wait(60)
 
         job_id = one.post("/v1/jobs", json={"inputs": [{"prefix": prefix}]}).json()["id"]
-        process = runners[0].processes[f"{job_id}-1"]
+        process = runners[0].processes[store.job(job_id).submission(1)]
         assert other.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "cancelled"
         problem(one.post(f"/v1/jobs/{job_id}/cancel"), 409, "conflict")
         process.wait(60)  # the other replica has not started it: the driver sees for itself
@@ -209,6 +215,31 @@ def test_one_key_makes_one_job(make, idle, prefix) -> None:
     assert len(clients[0].get("/v1/jobs").json()["jobs"]) == 1
     other = {"inputs": [{"prefix": prefix, "glob": "*.mp4"}]}
     problem(clients[0].post("/v1/jobs", json=other, headers=headers), 422, "idempotency-key-reused")
+
+
+def test_a_key_of_a_removed_job_makes_another(make, idle, store, prefix) -> None:
+    client, body, headers = make(idle), {"inputs": [{"prefix": prefix}]}, {"Idempotency-Key": "k1"}
+    for _ in range(2):
+        answer = client.post("/v1/jobs", json=body, headers=headers)
+        assert answer.status_code == 202
+        job = store.job(answer.json()["id"])
+        job.finish(Done("succeeded", time.time(), {"total": 0, "ok": 0, "failed": 0, "skipped": 0}))
+        job.remove()
+    assert len(set(idle.submitted)) == 2  # a cluster takes an id once
+
+
+def test_no_more_jobs_than_may_be(make, idle, store, prefix) -> None:
+    clients = [make(idle, max_jobs=3), make(idle, max_jobs=3)]
+    with ThreadPoolExecutor(8) as pool:
+        wanted = [{"inputs": [{"prefix": prefix, "glob": f"{i // 2}.*"}]} for i in range(8)]
+        keys = [{"Idempotency-Key": f"k{i // 2}"} for i in range(8)]
+        answers = list(pool.map(lambda i: clients[i % 2].post("/v1/jobs", json=wanted[i], headers=keys[i]), range(8)))
+    taken = {answer.json()["id"] for answer in answers if answer.status_code in (200, 202)}
+    assert {answer.status_code for answer in answers} <= {200, 202, 429}
+    assert len(taken) <= 3
+    assert set(store.queue()) == taken  # what was taken is looked after
+    more = (clients[0].post("/v1/jobs", json={"inputs": [{"prefix": prefix}]}) for _ in range(4))
+    assert [answer.status_code for answer in more] == [202] * (3 - len(taken)) + [429] * (1 + len(taken))
 
 
 def test_localizing_can_be_a_job(make, idle, store, make_video, tmp_path: Path) -> None:
@@ -243,7 +274,8 @@ def test_bad_requests_are_told(make, idle, prefix, store, make_video, tmp_path: 
         problem(client.post("/v1/jobs", json={"inputs": inputs}), status, urn)
     good = {"inputs": [{"prefix": prefix}]}
     problem(client.post("/v1/jobs", json=good | {"models": ["other"]}), 404, "not-found")
-    problem(client.post("/v1/jobs", json=good | {"output_uri": "/etc"}), 422, "forbidden-uri")
+    for place in ("/etc", prefix):  # which may be read
+        problem(client.post("/v1/jobs", json=good | {"output_uri": place}), 422, "forbidden-uri")
     assert idle.submitted == []
     video_id = put_video(store, tmp_path / "v.mp4")
     job_id = client.post("/v1/jobs", json={"inputs": [{"prefix": prefix}, {"video_id": video_id}]}).json()["id"]
@@ -360,18 +392,18 @@ def test_a_silent_driver_is_replaced_until_it_is_too_often(make, idle, store, bu
     url = f"/v1/jobs/{job.id}"
     assert client.get(url).headers["retry-after"] == "2"
     client.get(url)
-    assert idle.submitted == [f"{job.id}-1"]  # running, and just begun
+    assert idle.submitted == [job.submission(1)]  # running, and just begun
     idle.answer = "unknown"
     client.get(url)
-    assert idle.submitted == [f"{job.id}-1"]
+    assert idle.submitted == [job.submission(1)]
     monkeypatch.setattr(reconcile, "STALE_S", 0.0)
     job.report(State(1, "extracting", time.time() - 100, error="no cluster"))
     client.get(url)
-    assert idle.submitted[1:] == [f"{job.id}-2"]
+    assert idle.submitted[1:] == [job.submission(2)]
     idle.answer = "ended"
     for _ in range(10):
         client.get(url)
-    assert idle.submitted == [f"{job.id}-{n}" for n in range(1, reconcile.MAX_ATTEMPTS + 1)]
+    assert idle.submitted == [job.submission(n) for n in range(1, reconcile.MAX_ATTEMPTS + 1)]
     state = client.get(url).json()
     assert state["status"] == "failed"
     assert state["error"] == f"The job was tried {reconcile.MAX_ATTEMPTS} times: no cluster"
@@ -382,7 +414,21 @@ def test_a_job_that_cannot_be_looked_after_keeps_no_other_from_it(idle, store, b
     broken = min(jobs, key=lambda job: job.id)  # the first in the queue
     files.write_bytes(broken.path("job.json"), b'{"of": "another release"}')
     asyncio.run(reconcile.reconcile_all(store, idle))
-    assert sorted(idle.submitted) == sorted(f"{job.id}-1" for job in jobs if job is not broken)
+    assert sorted(idle.submitted) == sorted(job.submission(1) for job in jobs if job is not broken)
+
+
+def test_a_record_that_is_none_hides_no_other_job(make, idle, store, finished, caplog) -> None:
+    for content in (b'{"of": "another release"}', b"{", b"[]"):
+        broken, _ = store.submit(Request(new_id(), "local", time.time(), [{"prefix": "/x"}], {}, {}))
+        broken.begin(1)
+        files.write_bytes(broken.path("job.json"), content)
+    client = make(idle)
+    for _ in range(2):
+        assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]] == [finished.id]
+        assert store.videos_in_use() == set()
+        store.sweep(3600.0)
+    assert caplog.text.count("a job is passed over") == 3
+    assert len(store.of("local")) == 4  # none was removed
 
 
 def test_a_removal_that_was_cut_short_leaves_no_job(make, idle, finished, store, monkeypatch) -> None:

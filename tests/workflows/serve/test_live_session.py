@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -183,15 +184,26 @@ def test_memory_does_not_grow(session: Callable[..., LiveSession], monkeypatch: 
     assert max(one["features"] for one in held) < 400
 
 
-def test_how_late_a_final_segment_is(session: Callable[..., LiveSession]) -> None:
-    live, sent, ends = session(), pictures(320), []
+@pytest.mark.parametrize("delay_s", [None, 20.0])
+def test_how_late_a_final_segment_is(
+    session: Callable[..., LiveSession], tiny_bundle: TinyBundle, delay_s: float | None
+) -> None:
+    live, sent, ends, every = session(delay_s=delay_s), pictures(320), [], []
+    assert delay_s is None or 10.0 < live.delay_s <= delay_s
 
     async def run() -> None:
         for picture in sent:
             now = picture.pts_us / 1e6
             events = [event async for event in live.push([picture])]
             ends.extend((event["end"], now) for event in events if event["state"] == "final")
+            every.extend(events)
+        every.extend([event async for event in live.finish()])
 
     asyncio.run(run())
     assert len(ends) > 20
+    if delay_s is not None:  # and they are those of the whole video, by the same windows
+        localizer = tiny_bundle.localizer.sooner(delay_s - tiny_bundle.localizer.spec.stride_s - live.clips.delay_s)
+        found, expected = final(every), whole(replace(tiny_bundle, localizer=localizer), sent)
+        assert list(found.label) == list(expected.label)
+        np.testing.assert_allclose(found.start, expected.start, atol=2e-5)
     assert max(now - end for end, now in ends) <= live.delay_s + 0.5  # seconds between pictures

@@ -12,6 +12,7 @@ import schemas
 from balletal.errors import VideoError
 from tests.workflows.serve.fakes import MP4, FakeBackend, problem, video
 from workflows.serve.app import create_app
+from workflows.serve.backend import Part
 from workflows.serve.data import Data
 from workflows.serve.limits import Limits
 from workflows.serve.sources import Sources
@@ -42,7 +43,7 @@ def test_a_video_gives_a_result(client: TestClient, backend: FakeBackend) -> Non
     ]
     (asked,) = backend.asked
     assert not asked.pop("video").exists()
-    assert asked == {"model": "other@1", "start": None, "end": None, "min_score": 0.25, "top_k": 7}
+    assert asked == {"model": "other@1", "part": Part(min_score=0.25, top_k=7)}
     stages = [part.split(";")[0] for part in response.headers["server-timing"].split(", ")]
     assert stages == ["receive", "probe", "features", "localize"]
 
@@ -155,7 +156,7 @@ def test_a_variable_frame_rate_is_a_warning(client: TestClient) -> None:
 def test_a_part_of_a_longer_video(client: TestClient, backend: FakeBackend) -> None:
     ask = "/v1/localize?model=fake&start=0.5&end=2.25"
     assert client.post(ask, content=video(3.0), headers=MP4).status_code == 200
-    assert (backend.asked[0]["model"], backend.asked[0]["start"], backend.asked[0]["end"]) == ("fake@2", 0.5, 2.25)
+    assert (backend.asked[0]["model"], backend.asked[0]["part"]) == ("fake@2", Part(0.5, 2.25))
     body = problem(client.post("/v1/localize?start=0.5", content=video(3.0), headers=MP4), 422, "use-async")
     assert body["max_seconds"] == 2.0
     body = problem(client.post("/v1/localize?start=4", content=video(5.0), headers=MP4), 422, "use-async")

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,19 +6,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from tests.workflows.serve.fakes import SPEC, FakeBackend, problem
-from workflows.serve.app import create_app
-from workflows.serve.data import Data
 from workflows.serve.models import Inference
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
-
-
-@pytest.fixture
-def client(backend: FakeBackend, tmp_path: Path) -> TestClient:
-    return TestClient(create_app(backend, Data(str(tmp_path))))
 
 
 def tensor(**changes: Any) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 import asyncio
+import os
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,14 @@ import httpx
 import jsonschema
 import pandas as pd
 import pytest
+import ray
 import safetensors.torch
 import typer
 from ray import serve
+from ray.util.state import list_actors
 
 import schemas
+from balletal.client import Client
 from balletal.errors import InputError, SpecMismatchError, VideoError
 from balletal.synthetic.corpus import video_uri, write_video
 from balletal.synthetic.presets import PRESETS
@@ -23,7 +28,7 @@ from tests.workflows.serve.fakes import told
 from tests.workflows.serve.tiny import upload
 from workflows.score import score
 from workflows.serve.access import TOKENS, read_tokens
-from workflows.serve.backend import LocalBackend, Model, video_features
+from workflows.serve.backend import LocalBackend, Model, Part, video_features
 from workflows.serve.command import is_loopback, main, serving
 from workflows.serve.deployments import APP, HandleBackend, ServeArgs
 from workflows.serve.results import segments_json
@@ -56,7 +61,7 @@ def test_bundles_answer_over_http_as_they_do_here(
 ) -> None:
     backend, old = LocalBackend([tiny_bundle.localizer], tiny_bundle.weights, "cpu"), Model.of(tiny_bundle.localizer)
     info = probe(str(video))
-    here = asyncio.run(backend.localize(old.id, video, info, min_score=0.1, top_k=5)).segments
+    here = asyncio.run(backend.localize(old.id, video, info, Part(min_score=0.1, top_k=5))).segments
     features, _ = video_features(backend._extractors[old.spec], str(video), info)
     inferred = asyncio.run(backend.infer(old.id, features.features, features.start_s, min_score=0.1))
     assert len(here) == 5
@@ -97,6 +102,15 @@ def test_bundles_answer_over_http_as_they_do_here(
             assert client.post("/v1/localize", content=b"text", headers=headers).json()["kind"] == "not-a-video"
             assert client.get("/metrics").status_code == 200
             assert client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+
+            # A replica is killed as it works on a request; the client asks again, and the answer is the same.
+            actors = list_actors(ray.get_runtime_context().gcs_address, filters=[("state", "=", "ALIVE")])
+            [replica] = (one for one in actors if "Extractor" in one.class_name)
+            with ThreadPoolExecutor(1) as pool, Client(url, "0123456789abcdef") as patient:
+                asked = pool.submit(patient.localize, video, model=old.id, min_score=0.1, top_k=5)
+                time.sleep(0.1)
+                os.kill(replica.pid, signal.SIGKILL)
+                assert asked.result(120).segments["score"].tolist() == here["score"].tolist()
 
             # A video in pieces, and a job beside the service on the same two CPUs.
             video_id = upload(client, video.read_bytes(), chunk=20_000)

@@ -43,7 +43,7 @@ class ThreadRunner:
         self._data = data
 
     async def submit(self, job_folder: str, submission_id: str) -> None:
-        threading.Thread(target=self._work, args=(submission_id.rpartition("-")[0],), daemon=True).start()
+        threading.Thread(target=self._work, args=(submission_id.partition("-")[0],), daemon=True).start()
 
     async def status(self, submission_id: str) -> Running:
         return "running"

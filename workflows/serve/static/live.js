@@ -5,7 +5,7 @@ import { address, models } from "./models.js";
 import { tell } from "./problems.js";
 import { describe, mount } from "./timeline.js";
 
-const WIDTH = 480, FPS = 25, WINDOW = 30, KEPT = 600, LEAST = 0.3; // pixels, pictures a second, seconds shown, seconds kept, score
+const WIDTH = 480, FPS = 25, WINDOW = 30, KEPT = 600, LEAST = 0.3, DELAY_S = 20; // pixels, pictures a second, seconds shown, seconds kept, score, seconds
 
 /** The bytes of a frame: its time in microseconds (big-endian, 8 bytes), then the JPEG. */
 export async function frameBytes(seconds, jpeg) {
@@ -63,7 +63,7 @@ export function live(main) {
     let credits = 0, last = -1, busy = false, ended = false, delay = null, lost = 0, refused = false;
     const now = () => (performance.now() - began) / 1000;
 
-    socket.addEventListener("open", () => socket.send(JSON.stringify({ type: "hello", model: address(model), width: canvas.width, height: canvas.height, fps: FPS, min_score: LEAST })));
+    socket.addEventListener("open", () => socket.send(JSON.stringify({ type: "hello", model: address(model), width: canvas.width, height: canvas.height, fps: FPS, min_score: LEAST, delay_s: DELAY_S })));
     const hear = {
       ready: (message) => { credits = message.credits; delay = message.delay_s; },
       credit: ({ n }) => { credits += n; },
