@@ -147,6 +147,10 @@ def _cuda() -> int:
     return int(done.stdout)
 
 
+def _now() -> float:
+    return time.time()
+
+
 def _write(uri: str, name: str) -> str:
     from balletal import files, storage
 
@@ -230,7 +234,7 @@ def _clocks(nodes: dict[str, Any]) -> Check:
         answers = []
         for _ in range(3):
             asked = time.time()
-            there = _ask({name: node}, time.time)[name]
+            there = _ask({name: node}, _now)[name]
             if isinstance(there, Exception):
                 return finding("clocks", f"{_short(there)} on {name}", False, "the node does not run tasks")
             answers.append((time.time() - asked, there - (asked + time.time()) / 2))
