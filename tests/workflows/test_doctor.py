@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+import ray
 from typer.testing import CliRunner
 
-from workflows import doctor, weights
+from balletal.errors import InputError
+from workflows import doctor, doctor_cluster, weights
 from workflows.console import FAILED
 
 runner = CliRunner()
@@ -60,3 +62,50 @@ def test_weights_get(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(weights, "get_weights", lambda name: tmp_path / name)
     row = json.loads(runner.invoke(weights.app, ["get", "i3d-rgb-kinetics400", "--json"]).stdout)
     assert row["name"] == "i3d-rgb-kinetics400"
+
+
+@pytest.mark.ray
+def test_a_cluster_node_by_node(ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "file").touch()
+    address = ray.get_runtime_context().gcs_address
+    with pytest.raises(doctor.typer.Exit) as caught:
+        doctor.main(address=address, storage=[f"{tmp_path}/bucket", f"{tmp_path}/file"], json=True)
+    assert caught.value.exit_code == FAILED
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert found["nodes"]["found"].startswith("1: ")
+    assert found["ray"] == {"name": "ray", "found": ray.__version__, "ok": True, "todo": ""}
+    assert found["python"]["ok"] is found["torch"]["ok"] is found["clocks"]["ok"] is True
+    assert found["cpu"]["found"].endswith("of 2 free")
+    assert found["gpu"]["ok"] is None
+    assert found[f"storage {tmp_path}/bucket"]["found"] == "written, read and removed by all"
+    assert not list((tmp_path / "bucket").iterdir())
+    refused = found[f"storage {tmp_path}/file"]
+    assert (refused["ok"], refused["found"].partition(":")[0]) == (False, "InputError")
+    assert found["weights i3d-rgb-kinetics400"]["found"] in ("cached", "not cached")
+
+
+@pytest.mark.ray
+def test_nodes_that_differ_are_named(ray_cluster: None) -> None:
+    (node,) = ray.nodes()
+    gone = node | {"NodeID": "0" * 55 + "1"}
+    answers = doctor_cluster._ask({"a": node, "b": gone}, doctor_cluster._installed)
+    assert answers["a"] == doctor_cluster._installed()
+    assert isinstance(answers["b"], Exception)
+    other = answers["a"] | {"ray": "1"}
+    checks = doctor_cluster._versions({"a": {"installed": answers["a"]}, "b": {"installed": other}})
+    assert {check["name"]: check["ok"] for check in checks} == {
+        "python": True,
+        "ray": False,
+        "balletal": True,
+        "torch": True,
+    }
+    assert checks[1]["found"] == f"{ray.__version__} on a; 1 on b"
+
+
+@pytest.mark.ray
+def test_a_cluster_is_asked_for_weights_that_there_are(ray_cluster: None) -> None:
+    with pytest.raises(InputError, match="expected one of i3d-rgb-kinetics400, found no weights of that name"):
+        doctor.main(address="auto", weights=["none"])
+    with pytest.raises(doctor.typer.BadParameter):
+        doctor.main(storage=["s3://bucket"])
