@@ -110,7 +110,8 @@ def extract(
             _probe_all(store, to_probe, failed)
         units = _plan(store, sources)
         finished = store.units() - (failed if retry_failed else set())
-        todo = [u for u in units if (u.video_id, u.segment) not in finished | leave]
+        settled = finished | leave  # once: made for each unit, this was the square of their number
+        todo = [u for u in units if (u.video_id, u.segment) not in settled]
         say(f"{len(sources)} videos, {len(units)} segments, {len(todo)} to do")
         told = partial(_tell, on_progress, len(units) - len(todo), len(units))
         told(0)
