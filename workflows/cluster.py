@@ -18,6 +18,7 @@ import ray
 import requests
 from ray._private import parameter
 from ray._private.authentication import authentication_token_setup
+from ray._private.utils import write_ray_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
@@ -106,6 +107,9 @@ def _open(address: str | None, num_cpus: int | None, dashboard: bool) -> Iterato
                 # seconds for a new one to import its libraries.
                 _system_config={"idle_worker_killing_time_threshold_ms": 600_000},
             )
+        if dashboard:
+            # Ray tells its jobs this address; without it, any Ray's that runs on this machine.
+            write_ray_address(ray.get_runtime_context().gcs_address, str(folder))
         yield
     finally:
         ray.shutdown()

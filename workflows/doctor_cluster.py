@@ -23,7 +23,7 @@ Answers = dict[str, Any]
 
 PACKAGES = ("ray", "balletal", "torch")
 _ANSWER_S = 60.0
-_STORAGE_S = 15.0
+_STORAGE_S = 30.0
 _SKEW_S = 1.0
 
 

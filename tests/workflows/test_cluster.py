@@ -27,6 +27,8 @@ def test_the_local_ray_is_private_and_tells_nobody(ray_cluster: None) -> None:
     assert not (Path.home() / ".ray" / "auth_token").exists()
     folder = Path(ray._private.worker._global_node.get_session_dir_path())
     assert folder.parent.name.startswith("balletal-")
+    # Jobs ask there which of the Rays of this machine is theirs.
+    assert (folder.parent / "ray_current_cluster").read_text() == ray.get_runtime_context().gcs_address
     assert max(len(str(path)) for path in (folder / "sockets").iterdir()) < 100
 
 
