@@ -35,7 +35,7 @@ from schemas import arrow
 EVERYONE = "all"
 """The owner of what a run wrote that had all videos, not one of several shards."""
 
-# A file that is full: so many detections (some 25 MB, and 400 MB while files are joined), or so many videos (some 4 MB
+# A file that is full: so many detections (some 20 MB, and 400 MB while files are joined), or so many videos (some 4 MB
 # of metadata).
 _DETECTIONS, _VIDEOS = 1_000_000, 100_000
 
