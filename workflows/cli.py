@@ -33,7 +33,8 @@ COMMANDS = {
         "jobs": "jobs",
         "pipeline": "pipeline",
     },
-    "This machine": {"doctor": "doctor"},
+    "A cluster": {"submit": "submit", "submitted": "submitted"},
+    "This machine, or a cluster": {"doctor": "doctor"},
 }
 
 
@@ -53,7 +54,8 @@ def build() -> typer.Typer:
             if hasattr(module, "app"):
                 app.add_typer(module.app, name=name, rich_help_panel=panel)
             else:
-                app.command(name, rich_help_panel=panel)(module.main)
+                settings = getattr(module, "SETTINGS", None)
+                app.command(name, rich_help_panel=panel, context_settings=settings)(module.main)
     return app
 
 

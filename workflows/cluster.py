@@ -12,14 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import ray
+import requests
 from ray._private import parameter
+from ray._private.authentication import authentication_token_setup
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
 
 from balletal.errors import InputError
 
 # 107, less "/balletal-<8>/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store".
 _LONGEST_BASE = 24
+_ANSWER_S = 5.0
 
 
 @contextmanager
@@ -37,7 +43,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None, *, dash
         dashboard: a private local Ray gets one, on a free port of this machine alone: jobs are submitted through it.
 
     Raises:
-        InputError: ``RAY_TMPDIR`` is too long for the sockets below it.
+        InputError: no cluster at ``address``, or one that takes another token; ``RAY_TMPDIR`` is too long for the
+            sockets below it.
     """
     # Ray prints warnings of its own to stdout, where a command's JSON goes.
     with redirect_stdout(sys.stderr):
@@ -53,7 +60,7 @@ def _open(address: str | None, num_cpus: int | None, dashboard: bool) -> Iterato
     _quiet()
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address != "local":
-        ray.init(address=address, logging_level=logging.WARNING)
+        _join(address)
         try:
             yield
         finally:
@@ -90,6 +97,67 @@ def _open(address: str | None, num_cpus: int | None, dashboard: bool) -> Iterato
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(address: str) -> None:
+    if address.startswith(("http://", "https://")):
+        expected = "a cluster to join, such as auto, HOST:6379 or ray://HOST:10001"
+        raise InputError(address, expected=expected, found="a dashboard, which takes jobs (balletal submit)")
+    check_reachable(address)
+    try:
+        if "://" not in address and address != "auto":
+            GcsClient(address=address)  # which tells of a wrong token at once, ray.init not at all
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except AuthenticationError:
+        raise wrong_token(address) from None
+    except ConnectionError as error:
+        expected = "a Ray cluster that answers, and its token"
+        raise InputError(address, expected=expected, found=str(error).splitlines()[0]) from None
+
+
+def check_reachable(address: str) -> None:
+    """See that something listens at an address of a cluster or its dashboard, which Ray would wait for a minute or two.
+
+    Ray finds ``auto`` itself. A token that there is will be sent: ``ray.init`` does, Ray's client of jobs must be told.
+
+    Raises:
+        InputError: nothing listens there, or a dashboard where a cluster was named.
+    """
+    logging.getLogger(authentication_token_setup.__name__).setLevel(logging.ERROR)
+    if not ray.is_initialized():
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    if address == "auto":
+        return
+    expected = "auto, HOST:6379 or ray://HOST:10001 of a cluster, or http://HOST:8265 of its dashboard"
+    url = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        port = url.port or {"http": 80, "https": 443, "ray": 10001}.get(url.scheme)
+    except ValueError:
+        port = None
+    if not url.hostname or port is None:
+        raise InputError(address, expected=expected, found="no host and port")
+    try:
+        socket.create_connection((url.hostname, port), _ANSWER_S).close()
+    except OSError as error:
+        found = error.strerror or "no answer"
+        raise InputError(address, expected="a cluster that can be reached", found=found) from None
+    if not url.scheme and _is_web_server(address):
+        raise InputError(address, expected=expected, found="a web server without http:// before it")
+
+
+def _is_web_server(address: str) -> bool:
+    try:
+        requests.get(f"http://{address}", timeout=_ANSWER_S)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def wrong_token(address: str) -> InputError:
+    """What to say where a cluster refuses the token in the environment, or asks for one."""
+    expected = "the cluster's token (RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)"
+    has_one = authentication_token_setup.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    return InputError(address, expected=expected, found="another" if has_one else "none")
 
 
 @contextmanager

@@ -33,11 +33,15 @@ def finish(code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def run(command: typer.Typer | Callable[..., Any]) -> None:
-    """Run a typer app, or one command function as `python -m workflows.<name>` does, with balletal's exit codes."""
+def run(command: typer.Typer | Callable[..., Any], settings: dict[str, Any] | None = None) -> None:
+    """Run a typer app, or one command function as `python -m workflows.<name>` does, with balletal's exit codes.
+
+    Args:
+        settings: of the command function, as click's ``context_settings``.
+    """
     if not isinstance(command, typer.Typer):
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command()(command)
+        single.command(context_settings=settings)(command)
         command = single
     try:
         command()

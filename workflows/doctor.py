@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and what to do about it. `python -m workflows.doctor`."""
+"""What this machine has, or a cluster, what it lacks, and what to do about it. `python -m workflows.doctor`."""
 
 import contextlib
 import importlib
@@ -24,7 +24,7 @@ MIN_DISK_GB = 10
 Check = dict[str, Any]
 
 
-def _check(name: str, found: str, ok: bool | None = True, todo: str = "") -> Check:
+def finding(name: str, found: str, ok: bool | None = True, todo: str = "") -> Check:
     """One finding: ok True, None (works, with a drawback) or False (something will fail); ``todo`` says what to do."""
     return {"name": name, "found": found, "ok": ok, "todo": "" if ok else todo}
 
@@ -36,7 +36,7 @@ def examine() -> list[Check]:
 
 def _python() -> Check:
     good = sys.version_info >= (3, 11)
-    return _check(
+    return finding(
         "python", f"{platform.python_version()} on {platform.platform(terse=True)}", good, "use Python 3.11 or newer"
     )
 
@@ -45,20 +45,20 @@ def _torch() -> list[Check]:
     try:
         import torch
     except ImportError as error:
-        return [_check("torch", str(error), False, "pip install torch")]
-    checks = [_check("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]
+        return [finding("torch", str(error), False, "pip install torch")]
+    checks = [finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
-        checks.append(_check("gpu", names))
+        checks.append(finding("gpu", names))
         checks.append(
-            _check("bfloat16", "on the GPU", torch.cuda.is_bf16_supported() or None, "extract with --dtype float32")
+            finding("bfloat16", "on the GPU", torch.cuda.is_bf16_supported() or None, "extract with --dtype float32")
         )
         return checks
     lacks = "everything works on the CPU, extraction slowly; with a GPU, check its driver and a CUDA build of torch"
-    checks.append(_check("gpu", "none", None, lacks))
+    checks.append(finding("gpu", "none", None, lacks))
     native = any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     todo = "bfloat16 is emulated on this CPU: --dtype float32 may be the faster one"
-    checks.append(_check("bfloat16", "in the CPU" if native else "not in the CPU", native or None, todo))
+    checks.append(finding("bfloat16", "in the CPU" if native else "not in the CPU", native or None, todo))
     return checks
 
 
@@ -66,9 +66,9 @@ def _libraries() -> list[Check]:
     checks = []
     for name in ("ray", "cv2", "pyarrow", "s3fs"):
         try:
-            checks.append(_check(name, str(importlib.import_module(name).__version__)))
+            checks.append(finding(name, str(importlib.import_module(name).__version__)))
         except ImportError as error:
-            checks.append(_check(name, str(error), False, "install the project with its dependencies again"))
+            checks.append(finding(name, str(error), False, "install the project with its dependencies again"))
     return checks
 
 
@@ -76,17 +76,17 @@ def _media() -> list[Check]:
     try:
         import av
     except ImportError as error:
-        return [_check("av", str(error), False, "pip install av")]
+        return [finding("av", str(error), False, "pip install av")]
     version = ".".join(map(str, av.library_versions["libavcodec"]))
-    checks = [_check("av", f"{av.__version__} (libavcodec {version})")]
+    checks = [finding("av", f"{av.__version__} (libavcodec {version})")]
     have = {name for name in DECODERS if _codec(av, name, "r")}
     lacking = [name for name in DECODERS if name not in have]
     ok = False if any(DECODERS[name] for name in lacking) else None if lacking else True
     todo = f"no decoder for {', '.join(lacking)}: videos of that kind are refused; the PyPI wheel of av has them all"
-    checks.append(_check("decoders", ", ".join(sorted(have)) or "none", ok, todo))
+    checks.append(finding("decoders", ", ".join(sorted(have)) or "none", ok, todo))
     encoder = _codec(av, "libx264", "w")
     todo = "demo and preview videos cannot be written; the PyPI wheel of av has libx264"
-    checks.append(_check("h264 encoder", "libx264" if encoder else "none", encoder or None, todo))
+    checks.append(finding("h264 encoder", "libx264" if encoder else "none", encoder or None, todo))
     return checks
 
 
@@ -102,11 +102,11 @@ def _weights() -> list[Check]:
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     writable = os.access(existing, os.W_OK)
-    checks = [_check("weights cache", str(folder), writable, "not writable: set BALLETAL_CACHE to a folder that is")]
+    checks = [finding("weights cache", str(folder), writable, "not writable: set BALLETAL_CACHE to a folder that is")]
     for row in list_weights():
         todo = f"balletal weights get {row['name']}"
         found = f"{'cached' if row['cached'] else 'not fetched yet'}: {row['name']}"
-        checks.append(_check("weights", found, row["cached"] or None, todo))
+        checks.append(finding("weights", found, row["cached"] or None, todo))
     return checks
 
 
@@ -132,15 +132,15 @@ def _machine() -> list[Check]:
     temporary = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
     spill = shutil.disk_usage(temporary).free / 2**30 if temporary.exists() else 0.0
     return [
-        _check("cpu", f"{cores} cores"),
-        _check(
+        finding("cpu", f"{cores} cores"),
+        finding(
             "memory",
             f"{free:.1f} of {total:.1f} GiB free",
             free >= MIN_MEMORY_GB or None,
             f"below {MIN_MEMORY_GB} GiB Ray may kill workers: close programs, or run fewer workers",
         ),
-        _check("disk here", f"{disk:.0f} GiB free", disk >= MIN_DISK_GB or None, "stores and runs may not fit"),
-        _check(
+        finding("disk here", f"{disk:.0f} GiB free", disk >= MIN_DISK_GB or None, "stores and runs may not fit"),
+        finding(
             f"disk at {temporary}",
             f"{spill:.0f} GiB free",
             spill >= MIN_DISK_GB or None,
@@ -149,12 +149,33 @@ def _machine() -> list[Check]:
     ]
 
 
-def main(json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
+def main(
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to look at: auto, HOST:6379 or ray://HOST:10001.", show_default="none"),
+    ] = None,
+    storage: Annotated[
+        list[str] | None, typer.Option(help="Folder or URI that every node must write to and read from.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Weights that every node should have.", show_default="all")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
     """Say what this machine has (torch, GPU, bf16, Ray, codecs, weights, memory, disk), what is missing, what to do.
 
-    Exit code 1 when something is missing that will make jobs fail.
+    With --address: what a cluster has, node by node. Exit code 1 when something is missing that will make jobs fail.
     """
-    checks = examine()
+    if address is None:
+        if storage or weights:
+            raise typer.BadParameter(
+                "they are looked at on a cluster: --address names it", param_hint="--storage, --weights"
+            )
+        checks = examine()
+    else:
+        from workflows.doctor_cluster import examine_cluster
+
+        checks = examine_cluster(address, storage or [], weights or [])
     ok = all(check["ok"] is not False for check in checks)
     if json:
         print_json({"ok": ok, "checks": checks})

@@ -6,15 +6,15 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
+
+from workflows.ray_jobs import RayJobs
 
 Running = Literal["pending", "running", "ended", "unknown"]
 
 _STOP_S = 20.0
-_AGENT_S = 60.0  # a cluster takes jobs some seconds after its dashboard answers
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class RayRunner:
     def __init__(self, bundles: Mapping[str, Bundle], address: str | None = None, python: str = sys.executable) -> None:
         self.bundles = bundles
         self._address, self._python = address, python
-        self._client: Any = None
+        self._client: RayJobs | None = None
 
     async def submit(self, job_folder: str, submission_id: str) -> None:
         await asyncio.to_thread(self._submit, job_folder, submission_id)
@@ -137,36 +137,20 @@ class RayRunner:
 
     async def stop(self, submission_id: str) -> None:
         if await self.status(submission_id) in ("pending", "running"):
-            await asyncio.to_thread(self._jobs().stop_job, submission_id)
+            await asyncio.to_thread(self._jobs().stop, submission_id)
 
     def _submit(self, job_folder: str, submission_id: str) -> None:
-        entrypoint = shlex.join(_command(self._python, job_folder, submission_id))
-        until = time.monotonic() + _AGENT_S
-        while True:
-            try:
-                self._jobs().submit_job(entrypoint=entrypoint, submission_id=submission_id)
-                return
-            except RuntimeError as error:
-                if self._status(submission_id) != "unknown":
-                    return  # somebody else was first
-                if "No available agent" not in str(error) or time.monotonic() > until:
-                    raise
-            time.sleep(1)
+        self._jobs().submit(shlex.join(_command(self._python, job_folder, submission_id)), submission_id)
 
     def _status(self, submission_id: str) -> Running:
-        try:
-            status = str(self._jobs().get_job_status(submission_id))
-        except RuntimeError as error:
-            if "404" in str(error) or "does not exist" in str(error):
-                return "unknown"
-            raise
-        return {"PENDING": "pending", "RUNNING": "running"}.get(status, "ended")  # type: ignore[return-value]
+        job = self._jobs().job(submission_id)
+        if job is None:
+            return "unknown"
+        return {"PENDING": "pending", "RUNNING": "running"}.get(str(job.status), "ended")  # type: ignore[return-value]
 
-    def _jobs(self) -> Any:
+    def _jobs(self) -> RayJobs:
         if self._client is None:
             import ray
-            from ray.job_submission import JobSubmissionClient
 
-            # The token that guards the cluster is in the environment, where the client looks for it.
-            self._client = JobSubmissionClient(self._address or ray.get_runtime_context().gcs_address)
+            self._client = RayJobs(self._address or ray.get_runtime_context().gcs_address)
         return self._client
