@@ -6,6 +6,7 @@ store files -> one share a worker -> moments -> merged on rank 0 -> eigh -> proj
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from balletal.features.store import FeatureStore
 from balletal.projection import Moments, Projection
 from workflows.cluster import ray_session
 from workflows.console import print_json, run, say
+from workflows.trainer import fit_again
 
 ROWS_PER_UPDATE = 4096
 
@@ -80,7 +82,8 @@ def fit_projection(
             raise InputError("--workers", expected=f"1 to {cpus}, the CPUs that Ray has", found=str(workers))
         workers = workers or min(4, cpus, len(chosen))
         say(f"{len(chosen)} videos, {rows} features of {store.spec}, {workers} workers")
-        trainer = TorchTrainer(
+        trainer = partial(
+            TorchTrainer,
             _fit_loop,  # it may return a value
             train_loop_config={"store": store, "videos": chosen, "dim": dim},
             scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
@@ -93,7 +96,7 @@ def fit_projection(
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )
-        result = trainer.fit().return_value
+        result = fit_again(trainer).return_value
     if isinstance(result, BalletalError):
         raise result
     fitted: Projection = result

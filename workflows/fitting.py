@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from balletal.tal.localizer import Localizer
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import SequenceFile
 from balletal.tal.training import Training, steps_per_epoch
+from workflows.trainer import fit_again
 
 _SUBSETS = ("training", "validation")
 
@@ -79,7 +81,8 @@ def fit(
     """
     training_data = SequenceFile(files.join(sequences, "training.parquet"))
     gpu = bool(ray.cluster_resources().get("GPU"))
-    trainer = TorchTrainer(
+    trainer = partial(
+        TorchTrainer,
         _train_loop,
         train_loop_config={
             "recipe": settings.model_dump(mode="json"),
@@ -96,7 +99,7 @@ def fit(
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
-    result = trainer.fit()
+    result = fit_again(trainer)
     if isinstance(result.return_value, BalletalError):
         raise result.return_value
     if result.checkpoint is None:

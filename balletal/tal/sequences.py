@@ -110,7 +110,7 @@ def write_sequences(uri: str, sequences: Iterable[LabelledSequence], *, dim: int
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=1)
             count += 1
-    files.write_bytes(uri, sink.getvalue())
+    files.write_bytes(uri, sink.getvalue().to_pybytes())
     return count
 
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,15 @@ def find_weed() -> str | None:
 
 
 class Server:
-    """SeaweedFS with its files in ``folder``: an identity that may do all, a ``reader``, and the bucket ``videos``."""
+    """SeaweedFS with its files in ``folder``: an identity that may do all, a ``reader``, and the bucket ``videos``.
 
-    def __init__(self, weed: str, folder: Path) -> None:
-        self.weed, self.folder = weed, folder
+    Args:
+        host: the address that it listens on.
+        within: words before the command, which have it run on another machine.
+    """
+
+    def __init__(self, weed: str, folder: Path, host: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        self.weed, self.folder, self.host, self.within = weed, folder, host, within
         self.key, self.secret = "test-key", secrets.token_hex(16)
         self.reader = ("reader-key", secrets.token_hex(16))
         identities = [
@@ -40,8 +45,8 @@ class Server:
         ]
         (folder / "ids.json").write_text(json.dumps({"identities": identities}))
         (folder / "data").mkdir()
-        self.ports = _free_ports(4)
-        self.endpoint = f"http://127.0.0.1:{self.ports[3]}"
+        self.ports = free_ports(4)
+        self.endpoint = f"http://{host}:{self.ports[3]}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,11 +59,12 @@ class Server:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
-    def start(self) -> None:
+    def start(self) -> "subprocess.Popen[bytes]":
         """Start it, or start it again with the files that it had; it answers some seconds later."""
         master, volume, filer, port = self.ports
         folder = self.folder
-        command = [self.weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command = [*self.within, self.weed, "server", f"-dir={folder / 'data'}"]
+        command += [f"-ip={self.host}", f"-ip.bind={self.host}"]
         command += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"]
         command += ["-s3", f"-s3.port={port}", f"-s3.config={folder / 'ids.json'}"]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
@@ -67,6 +73,7 @@ class Server:
             # It would take credentials of another server's from its environment for its own.
             bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=bare)
+        return self.process
 
     def make_bucket(self) -> None:
         """Wait until it answers, and make the bucket."""
@@ -108,15 +115,15 @@ def serving(weed: str, folder: Path) -> Iterator[Server]:
 @contextlib.contextmanager
 def using(environment: dict[str, str]) -> Iterator[None]:
     """Another environment, for file systems that are made while it holds."""
-    _forget()
+    forget()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         yield
-    _forget()
+    forget()
 
 
-def _forget() -> None:
+def forget() -> None:
     """End what holds on to the environment that it was made in."""
     s3fs.S3FileSystem.clear_instance_cache()
     end_idle()
@@ -180,7 +187,7 @@ def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str,
     return {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
 
 
-def _free_ports(n: int) -> list[int]:
+def free_ports(n: int) -> list[int]:
     """Ports that are free together with the port 10000 above, where SeaweedFS puts its gRPC."""
     found: list[int] = []
     random = np.random.default_rng()

@@ -15,7 +15,9 @@ from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.features.extractor import Extractor
 from balletal.features.store import FeatureStore
+from balletal.tal.sequences import SequenceFile, write_sequences
 from balletal.video.decode import read_frames
+from tests.balletal.tal.conftest import make_sequences
 from workflows.extract import extract
 from workflows.fit_projection import _count_rows
 from workflows.sources import list_sources
@@ -80,6 +82,12 @@ def test_a_replaced_object_has_another_version(tmp_path: Path, s3: str) -> None:
     assert after.version != before.version
     with pytest.raises(InputError, match="nothing there"):
         list_sources(f"{s3}/nowhere", (".mp4",))
+
+
+def test_sequences_go_into_a_bucket(s3: str) -> None:
+    uri = f"{s3}/run/sequences/training.parquet"
+    assert write_sequences(uri, make_sequences(3), dim=6, meta={}) == 3
+    assert len(SequenceFile(uri)) == 3
 
 
 def test_a_corpus_is_drawn_into_a_bucket(s3: str) -> None:

@@ -1,0 +1,30 @@
+"""Runs of Ray Train that outlive the loss of a node, whenever it is lost."""
+
+from collections.abc import Callable
+
+from ray.exceptions import RayActorError
+from ray.train import ControllerError, Result
+from ray.train.torch import TorchTrainer
+
+from workflows.console import say
+
+_TRIES = 4
+
+
+def fit_again(trainer: Callable[[], TorchTrainer]) -> Result:
+    """What ``trainer().fit()`` gives; once more, with another one, where a worker was lost.
+
+    Ray Train itself tries again where a worker dies as it works (``FailureConfig``). One that dies as its controller
+    sets it up or has it begin ends the run, as an error of the controller. A run with checkpoints goes on from them.
+
+    Raises:
+        TrainingFailedError: as Ray's ``fit`` does.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return trainer().fit()
+        except ControllerError as error:
+            if not isinstance(error.controller_failure, RayActorError):
+                raise
+            say("a worker was lost as it was set up; trying again")
+    return trainer().fit()
