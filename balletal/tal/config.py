@@ -89,7 +89,7 @@ class DecodeConfig(_Config):
     min_score: float = Field(0.001, ge=0, lt=1)
     candidates: int = Field(2000, gt=0, description="of a block, before NMS")
     nms: Literal["gaussian", "linear", "hard"] = "gaussian"
-    sigma: float = Field(0.5, gt=0)
+    sigma: float = Field(0.8, gt=0)
     iou_threshold: float = Field(0.5, ge=0, le=1)
     max_segments: int = Field(200, gt=0, description="of a minute of video, shared out to its blocks")
     temperature: float = Field(1.0, ge=0.01, le=100, description="divides the logit of the final score")
