@@ -218,7 +218,7 @@ def _probe_all(
 
 
 def _probe_some(
-    sources: list[Source], require: Callable[[VideoInfo], None] | None
+    sources: list[Source], require: Callable[[VideoInfo], None] | None = None
 ) -> list[tuple[Source, VideoInfo | Exception]]:
     found: list[tuple[Source, VideoInfo | Exception]] = []
     for source in sources:

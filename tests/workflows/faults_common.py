@@ -51,9 +51,9 @@ def faulty(fault: Fault | None, *, limit_s: float | None = None) -> Iterator[Non
         fault.reach("listed")
         return found
 
-    def probe_some(sources: list[Source]) -> list[tuple[Source, VideoInfo | Exception]]:
+    def probe_some(*args: Any) -> list[tuple[Source, VideoInfo | Exception]]:
         fault.reach("probe")
-        return workflows.extract._probe_some(sources)
+        return workflows.extract._probe_some(*args)
 
     replaced: list[tuple[Any, str, Any]] = [
         (workflows.extract, "video_sources", listed),
