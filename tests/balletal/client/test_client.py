@@ -11,6 +11,7 @@ from balletal.errors import InputError
 from balletal.segments import DETECTION_COLUMNS
 from tests.workflows.serve.fakes import MODELS, video
 from tests.workflows.serve.whole import TOKEN, Whole, line_to
+from workflows.serve.backend import Part
 
 
 def test_what_the_service_is(client: Client, service: Whole) -> None:
@@ -34,8 +35,8 @@ def test_a_file_an_uploaded_video_and_a_uri_give_one_result(client: Client, serv
         client.localize(video_id=sent.video_id, **wanted),
         client.localize(uri=str(service.place / "clip.mp4"), **wanted),
     ]
-    told = [{name: asked[name] for name in wanted} for asked in service.backend.asked[-3:]]
-    assert told == [wanted | {"model": "fake@2"}] * 3
+    told = [(asked["model"], asked["part"]) for asked in service.backend.asked[-3:]]
+    assert told == [("fake@2", Part(0.5, min_score=0.1, top_k=3))] * 3
     for result in results:
         jsonschema.Draft202012Validator(schemas.json_schema("result")).validate(result.body)
         assert result.body == results[0].body

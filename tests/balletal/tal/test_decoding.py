@@ -119,7 +119,9 @@ def test_blocks_leave_no_seams():
     answers = read_outputs(outputs, 0, grid, (0.0, 120.0))
     segments = answers.segments.clip(0.0, 120.0)
     for label in range(2):
-        expected, scores, _ = soft_nms(segments, answers.scores[:, label], min_score=config.min_score)
+        expected, scores, _ = soft_nms(
+            segments, answers.scores[:, label], sigma=config.sigma, min_score=config.min_score
+        )
         mine = found.labels == label
         assert len(scores) == mine.sum() > 1000
         said, wanted = (
