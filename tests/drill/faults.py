@@ -35,21 +35,6 @@ class WorkerKilled(Fault):
         return f"{len(cluster.workers)} workers go on"
 
 
-class WorkerLost(Fault):
-    """A node's cable is pulled, so that nobody is told that it is gone."""
-
-    name = "worker cut off"
-
-    def happen(self, cluster: Cluster, stage: Stage) -> str:
-        victim, began = _victim(cluster, stage), time.monotonic()
-        left = len(cluster.workers) - 1
-        with cluster.machines.cut_off(victim):
-            cluster.await_workers(left)
-            noticed = time.monotonic() - began
-            cluster.power_off(victim)
-        return f"noticed after {noticed:.0f} s; {left} workers go on"
-
-
 class NodeAdded(Fault):
     """One more worker, which is to have its share of the work."""
 

@@ -139,7 +139,7 @@ class Corpus:
 # One feature a second: as little work as a network of this size can be given.
 _SPEC: dict[str, Any] = {"fps": 8, "window": 8, "stride": 8, "mode": "windowed", "crop": "center"}
 _DIM = 8
-_TRAINING = ["model.hidden=16", "optim.epochs=30", "optim.checkpoint_epochs=1"]
+_TRAINING = ["model.hidden=16", "model.dropout=0", "optim.epochs=30", "optim.checkpoint_epochs=1"]
 
 
 def _units(out: str) -> int:
