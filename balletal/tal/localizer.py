@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -65,15 +65,15 @@ class Localizer:
             InputError: none, or two that differ in their labels, their projection, or the points they answer at.
         """
         for one in localizers[1:]:
-            for what, mine, others in (
-                ("labels", localizers[0].labels.name, one.labels.name),
-                ("projection", localizers[0].projection.digest[:12], one.projection.digest[:12]),
-            ):
-                if mine != others:
-                    expected = f"the {what} of {localizers[0].name}, {mine}"
-                    raise InputError(f"{name}, member {one.name}", expected=expected, found=others)
-        models = [model for one in localizers for model in (getattr(one.model, "members", None) or [one.model])]
-        joined = Ensemble(models)
+            mine, others = localizers[0], f"{name}, member {one.name}"
+            if mine.labels != one.labels:
+                said = [f"{labels.name} ({', '.join(labels.labels)})" for labels in (mine.labels, one.labels)]
+                raise InputError(others, expected=f"the labels of {mine.name}, {said[0]}", found=said[1])
+            if mine.projection.digest != one.projection.digest:
+                expected = f"the projection of {mine.name}, {mine.projection.digest[:12]}"
+                raise InputError(others, expected=expected, found=one.projection.digest[:12])
+        parts = [one.model.members if isinstance(one.model, Ensemble) else [one.model] for one in localizers]
+        joined = Ensemble([cast(TemporalModel, model) for part in parts for model in part])
         first = localizers[0].with_temperature(1.0)
         members = tuple(recipe for one in localizers for recipe in one.members or (one.recipe,))
         about = {"members": {one.name: one.digest for one in localizers}}

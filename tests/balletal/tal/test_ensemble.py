@@ -103,8 +103,10 @@ def test_one_alone_and_twice_the_same_change_nothing_and_joined_ones_join_again(
 
 def test_bundles_of_other_labels_or_projections_are_refused(spec):
     one = localizer(spec, "a")
-    with pytest.raises(InputError, match="member b: expected the labels of a, two, found three"):
-        Localizer.joined("x", [one, replace(one, name="b", labels=LabelSet("three", ("A", "B", "C")))])
+    for other in (LabelSet("three", ("A", "B", "C")), LabelSet("two", ("GrandJete", "Pirouette"))):
+        said = rf"member b: expected the labels of a, two \(Pirouette, GrandJete\), found {other.name} \("
+        with pytest.raises(InputError, match=said):
+            Localizer.joined("x", [one, replace(one, name="b", labels=other)])
     moments = Moments(6)
     moments.update(np.random.default_rng(5).normal(size=(50, 6)))
     with pytest.raises(InputError, match="member b: expected the projection of a"):
