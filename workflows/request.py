@@ -17,11 +17,12 @@ from balletal.client import Client, ServiceError, Upload, Video
 from balletal.errors import InputError
 from workflows.console import print_json, run, say, stderr
 
-TOKEN = "BALLETAL_TOKEN"
+URL, TOKEN = "BALLETAL_URL", "BALLETAL_TOKEN"
+"""Of the environment: the service, and the token that it is asked with."""
 
 app = typer.Typer(help="Ask a running service: localize in a short video, upload, models.", no_args_is_help=True)
 
-Url = Annotated[str, typer.Option(envvar="BALLETAL_URL", help="The service.")]
+Url = Annotated[str, typer.Option(envvar=URL, help="The service.")]
 TokenFile = Annotated[str | None, typer.Option(help=f"File that holds your token; or in the environment: {TOKEN}.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 MinScore = Annotated[float, typer.Option(min=0, max=1, help="Lowest score.")]
@@ -29,8 +30,8 @@ TopK = Annotated[int | None, typer.Option(min=1, help="At most so many segments 
 HERE = "http://127.0.0.1:8000"
 
 
-def connect(url: str, token_file: str | None) -> Client:
-    """A client with the token of a file, else of the environment, else without.
+def token_of(token_file: str | None) -> str | None:
+    """The token of a file, else of the environment, else none.
 
     Raises:
         InputError: no such file, or no token in it. Does not tell what is there.
@@ -38,7 +39,16 @@ def connect(url: str, token_file: str | None) -> Client:
     token = os.environ.get(TOKEN) if token_file is None else files.read_bytes(token_file).decode("latin-1").strip()
     if token_file is not None and not token:
         raise InputError(token_file, expected="a token", found="nothing")
-    return Client(url, token or None)
+    return token or None
+
+
+def connect(url: str, token_file: str | None) -> Client:
+    """A client with a token as of :func:`token_of`.
+
+    Raises:
+        InputError: as there; no URL of a service, or no token.
+    """
+    return Client(url, token_of(token_file))
 
 
 def print_table(table: Table) -> None:

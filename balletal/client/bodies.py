@@ -5,13 +5,20 @@ from datetime import datetime
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from balletal.segments import segment_table
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class Bounds(_Body):
+    """Of the limits, those that decide how a file is sent."""
+
+    max_body_bytes: int = Field(gt=0)
+    max_chunk_bytes: int = Field(gt=0)
 
 
 class Feature(_Body):
@@ -205,7 +212,9 @@ class Result:
         names = ("start", "end", "label", "score", "start_frame", "end_frame")
         columns = {name: [one[name] for one in body["segments"]] for name in names}
         table = _tagged(segment_table(video_id, **columns), [one.get("tags") for one in body["segments"]])
-        return cls(table, body["video"], body["model"], tuple(body["warnings"]), body)
+        video = body["video"] | {"duration": float(body["video"]["duration"])}
+        model = {name: str(body["model"][name]) for name in ("name", "version", "digest")}
+        return cls(table, video, model, tuple(body["warnings"]), body)
 
 
 def _tagged(table: pd.DataFrame, tags: list[list[str] | None]) -> pd.DataFrame:

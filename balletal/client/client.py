@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from balletal.client.bodies import Models, Result, Upload, Video, Videos
+import requests
+
+from balletal.client.bodies import Bounds, Models, Result, Upload, Video, Videos
 from balletal.client.jobs import Jobs
 from balletal.client.transport import Http, checked_id, foreign, parsed
 from balletal.errors import InputError, ServiceError
@@ -68,6 +70,9 @@ class Client:
                 return body
         raise foreign(answer, "no limits")
 
+    def _bounds(self) -> Bounds:
+        return parsed(Bounds, self._http.send("GET", "/v1/limits"))
+
     def models(self) -> Models:
         """The models, and which one is the default."""
         return parsed(Models, self._http.send("GET", "/v1/models"))
@@ -80,6 +85,18 @@ class Client:
     def video(self, video_id: str) -> Video:
         """A video."""
         return parsed(Video, self._http.send("GET", f"/v1/videos/{checked_id(video_id)}"))
+
+    def content(self, video_id: str, headers: Mapping[str, str] | None = None) -> requests.Response:
+        """A video as browsers play it: as it was sent, or its H.264 preview, which is waited for.
+
+        Args:
+            headers: such as ``Range``.
+
+        Returns:
+            An answer whose body is read while it comes. Close it.
+        """
+        path = f"/v1/videos/{checked_id(video_id)}/content"
+        return self._http.send("GET", path, headers=headers, stream=True)
 
     def delete_video(self, video_id: str) -> None:
         """Remove a video."""
@@ -118,7 +135,7 @@ class Client:
             name = video_id or PurePosixPath(str(uri)).stem
         else:
             # Asked first: a service that refuses a body while it comes may not be heard.
-            most, size = int(self.limits()["max_body_bytes"]), _size(path)
+            most, size = self._bounds().max_body_bytes, _size(path)
             if size > most:
                 expected = f"at most {most} bytes for one request (a job takes larger videos)"
                 raise InputError(str(path), expected=expected, found=f"{size} bytes")
@@ -149,7 +166,7 @@ class Client:
             InputError: no such file, or not the one that was begun.
             ServiceError: such as ``urn:balletal:bad-video``.
         """
-        size, most = _size(path), int(self.limits()["max_chunk_bytes"])
+        size, most = _size(path), self._bounds().max_chunk_bytes
         with Path(path).open("rb") as file:
             if resume is None:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,8 @@ from balletal.client.transport import Http, checked_id, foreign, parsed
 
 _RECONNECT_S = (0.5, 1.5)
 """Between connections to the events of a job: at least, and at most."""
+_TOLD = {"status": ("status",), "progress": ("done", "total", "unit")}
+"""Members of an event's data that whoever is told of it may read."""
 
 
 class Jobs:
@@ -59,7 +61,7 @@ class Jobs:
         return parsed(Job, self._http.send("GET", _path(job_id)))
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job. What it had found so far is not kept."""
+        """Stop a job. What models that were through had found can still be read."""
         return parsed(Job, self._http.send("POST", f"{_path(job_id)}/cancel"))
 
     def delete(self, job_id: str) -> None:
@@ -89,6 +91,8 @@ class Jobs:
             with self._http.send("GET", f"{_path(job_id)}/events", headers=headers, stream=True) as answer:
                 if answer.status_code == 204:  # all was told
                     return
+                if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise foreign(answer, "no events")  # a page to sign in on, say, which would be asked for for ever
                 with contextlib.suppress(requests.RequestException):  # cut off
                     for event in _events(answer):
                         last = last if event.id is None else event.id
@@ -162,13 +166,21 @@ def _events(answer: requests.Response) -> Iterator[Event]:
     """
     fields: dict[str, str] = {}
     for line in answer.iter_lines():
-        name, _, value = line.decode().partition(": ")
+        name, _, value = line.decode("utf-8", "replace").partition(": ")
         if line:
             fields[name] = value
-        elif "event" in fields:
+            continue
+        if "event" in fields:
             try:
-                yield Event(fields["event"], json.loads(fields["data"]), int(fields["id"]) if "id" in fields else None)
-            except (ValueError, KeyError):
+                event = _event(fields)
+            except (ValueError, KeyError, TypeError):
                 raise foreign(answer, "no event") from None
-        if not line:
-            fields = {}
+            yield event
+        fields = {}
+
+
+def _event(fields: Mapping[str, str]) -> Event:
+    data = json.loads(fields["data"])
+    for member in _TOLD.get(fields["event"], ()):
+        data[member]
+    return Event(fields["event"], data, int(fields["id"]) if "id" in fields else None)

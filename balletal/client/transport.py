@@ -30,7 +30,7 @@ _QUIET_ATTEMPTS = 3
 _LONGEST_RETRY_AFTER_S = 60.0
 _AWAY = (502, 503)
 
-# What Ray Serve and proxies answer in plain text.
+# What Ray Serve and proxies answer, without a problem document.
 _PLAIN = {
     408: TIMEOUT,
     499: "urn:balletal:cancelled",
@@ -105,6 +105,8 @@ class Http:
                 how["data"] = stack.enter_context(file.open("rb"))
             try:
                 answer = self.session.request(method, self.url + path, timeout=_TIMEOUT_S, allow_redirects=False, **how)
+                if not 200 <= answer.status_code < 300:
+                    answer.content  # noqa: B018  what a stream says of its error may be cut short as well
             except requests.ReadTimeout:
                 detail = f"{self.url}: it took longer than {_TIMEOUT_S[1]:g} s"
                 raise ServiceError(None, TIMEOUT, "No answer in time", detail) from None
@@ -140,9 +142,11 @@ class Http:
         while True:
             answer = self.send("GET", path, params=params | {"page_token": token})
             yield parsed(kind, answer)
-            token = parsed(_Page, answer).next_page_token
+            before, token = token, parsed(_Page, answer).next_page_token
             if token is None:
                 return
+            if token == before:
+                raise foreign(answer, "the same page again and again")
 
     def _is_away(self, error: BaseException) -> bool:
         if not isinstance(error, ServiceError):
@@ -190,7 +194,9 @@ def service_error(answer: requests.Response) -> ServiceError:
     status = answer.status_code
     if not isinstance(body, dict):
         plain = answer.headers.get("content-type", "").startswith("text/plain")
-        body = {"type": _PLAIN.get(status, "about:blank"), "detail": answer.text.strip()[:200] if plain else ""}
+        # A 500 in plain text is Ray Serve's, of a replica that died at work.
+        kind = UNREACHABLE if plain and status == 500 else _PLAIN.get(status, "about:blank")
+        body = {"type": kind, "detail": answer.text.strip()[:200] if plain else ""}
     after = answer.headers.get("retry-after", "")
     return ServiceError(
         status,

@@ -1,6 +1,7 @@
-"""What the service adds, and what it bears: `python -m tests.benchmarks.serving [--share 0.1] [--only PART]`.
+"""What the service adds, and what it bears: `python -m tests.benchmarks.serving [--only PART] [--rounds 3]`.
 
-Prints Markdown tables. A tiny model on features of 32 x 32 pixels: what is measured is the service, not the network.
+Prints Markdown tables. A tiny model on features of 32 x 32 pixels: what is measured is the service, not the network;
+with `--bundle`, a model of yours.
 
 - `latency`: the same features, localized by the bare model in this process and by a request to it over HTTP.
 - `batching`: requests a second of 16 clients, one request a pass of the localizer and up to 16.
@@ -31,10 +32,10 @@ from balletal.features.store import VideoFeatures
 from balletal.tal.localizer import Localizer
 from tests.benchmarks.extraction_common import load, machine
 from tests.benchmarks.serving_common import service
-from tests.workflows.conftest import _write_video, make_tiny_bundle
+from tests.workflows.conftest import TinyBundle, _write_video, make_tiny_bundle
 from workflows.console import run, say
 
-PARTS = ("latency", "batching", "uploads", "live")
+PARTS = ["latency", "batching", "uploads", "live"]
 REQUESTS, CLIENTS, BATCHING_S, UPLOADS, SESSIONS, LIVE_S = 300, 16, 15.0, 200, 50, 30.0
 FEATURES, LIVE_FPS, WIDTH, HEIGHT = 30, 4, 64, 48
 _PART_S = 120.0
@@ -43,25 +44,27 @@ _PART_S = 120.0
 def main(
     share: Annotated[float, typer.Option(min=0.01, max=1, help="Of the requests, uploads, sessions and seconds.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="Parts: " + ", ".join(PARTS))] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often, by the same service: does its memory grow?")] = 1,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.", show_default="a tiny one")] = None,
 ) -> None:
     """Print the tables of all parts."""
     print(f"{machine('cpu')}; {load()}\n", flush=True)
     home = Path(tempfile.mkdtemp(prefix="serving-"))
     try:
-        bundle = make_tiny_bundle(home)
-        rows = np.random.default_rng(0).normal(size=(FEATURES, bundle.localizer.spec.dim)).astype(np.float32)
-        with service(bundle, home / "data") as served:
+        served_bundle = TinyBundle(str(bundle), "", Localizer.load(str(bundle))) if bundle else make_tiny_bundle(home)
+        localizer = served_bundle.localizer
+        rows = np.random.default_rng(0).normal(size=(FEATURES, localizer.spec.dim)).astype(np.float32)
+        parts = {"latency": latency, "batching": batching, "uploads": uploads, "live": live}
+        with service(served_bundle, home / "data") as served:
             say(f"ready: {served.memory()}")
-            for name, part in {"latency": latency, "batching": batching, "uploads": uploads, "live": live}.items():
-                if only and name not in only:
-                    continue
+            for name in (only or PARTS) * rounds:
                 before = served.memory()
-                part(served.url, bundle.localizer, rows, home, share)
+                parts[name](served.url, localizer, rows, home, share)
                 time.sleep(2)
                 print(f"\nMiB before: {before}; after: {served.memory()}\n", flush=True)
         if not only or "batching" in only:
-            with service(bundle, home / "data", batch=1) as served:
-                throughput("one request a pass", served.url, rows, share)
+            with service(served_bundle, home / "data", batch=1) as served:
+                throughput("one request a pass", served.url, localizer, rows, share)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -75,7 +78,7 @@ def latency(url: str, localizer: Localizer, rows: np.ndarray, home: Path, share:
     with httpx.Client(base_url=url, timeout=60) as client:
 
         def asked() -> None:
-            client.post("/v2/models/tiny/infer", content=body, headers=_JSON).raise_for_status()
+            client.post(f"/v2/models/{localizer.name}/infer", content=body, headers=_JSON).raise_for_status()
 
         ways = {"the bare model": lambda: localizer.localize(video), "a request": asked}
         print("| localizing 30 features | n | p50 ms | p99 ms |\n|---|---|---|---|")
@@ -92,18 +95,19 @@ def latency(url: str, localizer: Localizer, rows: np.ndarray, home: Path, share:
 
 def batching(url: str, localizer: Localizer, rows: np.ndarray, home: Path, share: float) -> None:
     """The default; the other way wants another service."""
-    throughput("up to 16 requests a pass", url, rows, share)
+    throughput("up to 16 requests a pass", url, localizer, rows, share)
 
 
-def throughput(name: str, url: str, rows: np.ndarray, share: float) -> None:
+def throughput(name: str, url: str, localizer: Localizer, rows: np.ndarray, share: float) -> None:
     """Clients that each ask again as soon as they are answered."""
     body, seconds = _inference(rows), max(2.0, BATCHING_S * share)
+    path = f"/v2/models/{localizer.name}/infer"
 
     async def one(client: httpx.AsyncClient, until: float) -> list[float]:
         found = []
         while time.monotonic() < until:
             started = time.monotonic()
-            (await client.post("/v2/models/tiny/infer", content=body, headers=_JSON)).raise_for_status()
+            (await client.post(path, content=body, headers=_JSON)).raise_for_status()
             found.append(time.monotonic() - started)
         return found
 

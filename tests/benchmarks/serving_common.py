@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from tests.workflows.conftest import TinyBundle
-from tests.workflows.serve.test_serve import free_port
+from tests.workflows.seaweed import free_ports
 from workflows.serve.command import serving
 from workflows.serve.deployments import ServeArgs
 from workflows.serve.limits import Limits
@@ -54,8 +54,9 @@ def service(bundle: TinyBundle, data: Path, **args: Any) -> Iterator[Service]:
         args: further ones of :class:`ServeArgs`.
     """
     limits = Limits(max_live=1000, max_jobs=1000)
-    wanted = ServeArgs(bundles=[bundle.folder], weights=[bundle.weights], data=str(data), limits=limits, **args)
-    port = free_port()
+    weights = [bundle.weights] if bundle.weights else []
+    wanted = ServeArgs(bundles=[bundle.folder], weights=weights, data=str(data), limits=limits, **args)
+    port = free_ports(1)[0]
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(wanted, port))
     process.start()
     assert process.pid is not None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import pandas as pd
 import typer
 
 from balletal.client import Client
@@ -57,7 +58,7 @@ class Drill:
         jobs = self.client().jobs
         state = jobs.wait(job_id)
         assert state.status == "succeeded", state
-        return [one.model_dump() for one in jobs.results(job_id)]
+        return pd.concat(jobs.results(job_id)).to_dict("records")
 
     def kill(self, role: str) -> None:
         """Kill the processes of a role; one of them where there are several."""

@@ -29,6 +29,7 @@ class Context:
         sources: the places outside the data folder whose videos a client may name.
         outputs: those that a client may have results copied to.
         watches: of jobs that somebody listens to, by id.
+        tended: jobs that are looked after just now, by id.
         localizing: has a place for each request with a video that is taken at the same time.
     """
 
@@ -40,6 +41,7 @@ class Context:
     outputs: Sources = field(default_factory=Sources)
     metrics: Metrics = field(default_factory=Metrics)
     watches: "WeakValueDictionary[str, Watch]" = field(default_factory=WeakValueDictionary, init=False)
+    tended: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
     localizing: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,8 +5,9 @@ Each deployment has one job and can be given its own number of replicas: none ke
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -161,20 +162,19 @@ class HandleBackend:
 
     async def localizer(self, model: str) -> Localizer:
         if model not in self._here:
-            self._here[model] = await self._localizer.bundle.remote(model)
+            with _told_if_gone():
+                self._here[model] = await self._localizer.bundle.remote(model)
         return self._here[model]
 
     async def localize(self, model: str, video: str | Path, info: VideoInfo, part: Part = WHOLE) -> Answer:
         content = await asyncio.to_thread(video.read_bytes) if isinstance(video, Path) else video
         stage = Stages()
         try:
-            with stage("features"):
+            with stage("features"), _told_if_gone():
                 features, warnings = await self._extractors[model].video.remote(content, info, part)
         except RayTaskError as error:
             # Ray's own error is of both types and holds ours, whose fields it does not have.
             raise error.cause from None
-        except RayActorError:
-            raise _gone() from None
         with stage("localize"):
             found = await self._localized(Work(model, features, info.duration, part))
         return Answer(found, warnings, stage)
@@ -186,22 +186,26 @@ class HandleBackend:
         return await self._localized(Work(model, video, None, Part(min_score=min_score)))
 
     async def _localized(self, work: Work) -> pd.DataFrame:
-        try:
+        with _told_if_gone():
             found = await self._localizer.localize.remote(work)
-        except RayActorError:
-            raise _gone() from None
         if isinstance(found, InputError):
             raise found
         return found
 
     async def features(self, model: str, pixels: NDArray[np.uint8], clips: int | None = None) -> NDArray[np.float32]:
-        made: NDArray[np.float32] = await self._extractors[model].frames.remote(pixels, clips)
+        with _told_if_gone():
+            made: NDArray[np.float32] = await self._extractors[model].frames.remote(pixels, clips)
         return made
 
 
-def _gone() -> Problem:
+@contextmanager
+def _told_if_gone() -> Iterator[None]:
     """The answer when a replica dies that was asked: another one, or the next, may be asked the same."""
-    return Problem(503, "busy", "Busy", "A part of the service ended while it worked on this. Try again.")
+    try:
+        yield
+    except RayActorError:
+        detail = "A part of the service ended while it worked on this. Try again."
+        raise Problem(503, "busy", "Busy", detail) from None
 
 
 @serve.deployment(

@@ -38,11 +38,11 @@ HEARTBEAT_S = 2.0
 _RESULTS = ("detections.parquet", "detections.json", "errors.parquet", "run.json")
 _STAGES = ("queued", "validating", "extracting", "localizing", "writing")
 _EXIT_S = 20.0
-_SETTLE_S = 1.0
+_SETTLE_S, _SETTLES = 1.0, 10
 
 
 class SupersededError(BalletalError):
-    """The job was cancelled, has ended, or is another driver's by now."""
+    """The job was cancelled or removed, has ended, or is another driver's by now."""
 
 
 def drive(job: Job, attempt: int) -> None:
@@ -63,9 +63,10 @@ def drive(job: Job, attempt: int) -> None:
                 _copy(job, job.request.output_uri)
             done = _ending(job, inputs)
         except (InputError, SpecMismatchError) as error:
-            counts = {"total": reporter.state.inputs, "ok": 0, "failed": 0, "skipped": reporter.state.inputs}
-            done = Done("failed", time.time(), counts, job.public(str(getattr(error, "cause", error))))
+            message = job.public(str(getattr(error, "cause", error)))
+            done = Done("failed", time.time(), job.skipped(reporter.state), message)
         reporter.close()
+        reporter.check()  # or the end of another job of the same key would be told
         job.report(replace(reporter.state, heartbeat=time.time()))
         if job.finish(done):
             files.remove_folder(job.path("store"))  # it said what was done already
@@ -173,24 +174,32 @@ def _leave_to_others() -> None:
     from ray.data import DataContext, ExecutionResources
 
     free, before = _free(ray), None
-    while free != before:  # what a driver that was killed had is still being given back
+    for _ in range(_SETTLES):  # what a driver that was killed had is still being given back
+        if free == before:
+            break
         time.sleep(_SETTLE_S)
         free, before = _free(ray), free
     cpu, gpu = free
+    if cpu < 1:  # a part of one is of no use to a task; on a cluster that grows, one comes
+        print(f"waiting for a CPU: {cpu:g} are free, the service and others hold the rest", file=sys.stderr)
+        cpu = 1.0
     DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(cpu=cpu, gpu=gpu)
 
 
 def _free(ray: Any) -> tuple[float, float]:
-    """CPUs and GPUs of the cluster that nobody holds; at least the one CPU that a job waits for."""
+    """CPUs and GPUs of the cluster that nobody holds."""
     free = ray.available_resources()
-    return max(1.0, free.get("CPU", 0.0)), free.get("GPU", 0.0)
+    return free.get("CPU", 0.0), free.get("GPU", 0.0)
 
 
 def _copy(job: Job, output_uri: str) -> None:
     for name in job.request.bundles:
         for result in _RESULTS:
+            target = files.join(output_uri, name, result)
             if files.exists(source := job.path("results", name, result)):
-                files.write_bytes(files.join(output_uri, name, result), files.read_bytes(source))
+                files.write_bytes(target, files.read_bytes(source))
+            else:  # what an earlier job left there is none of this one's
+                files.remove(target)
 
 
 def _ending(job: Job, inputs: dict[str, str]) -> Done:
@@ -270,7 +279,8 @@ class Reporter:
         Raises:
             SupersededError: it is not.
         """
-        if self.job.done() is not None or self.job.cancelled() or self.job.attempt()[0] > self.attempt:
+        ended = self.job.done() is not None or self.job.cancelled() or not self.job.there()
+        if ended or self.job.attempt()[0] > self.attempt:
             raise SupersededError(f"job {self.job.id}: attempt {self.attempt} is not wanted any more")
 
     def status(self, status: Status) -> bool:
@@ -320,7 +330,8 @@ def main(arguments: list[str]) -> int:
     if job is None:
         print(f"error: {folder}: expected a job, found none", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # what is started behind `nohup` or `&` ignores the latter
+        signal.signal(number, signal.default_int_handler)
     try:
         drive(job, attempt)
     except SupersededError as error:
@@ -330,6 +341,9 @@ def main(arguments: list[str]) -> int:
     except Exception:
         traceback.print_exc()
         return 1
+    finally:
+        if not files.exists(job.path("job.json")):  # nobody would find what this driver wrote since the job's removal
+            files.remove_folder(job.folder)
     return 0
 
 

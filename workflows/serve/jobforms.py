@@ -166,7 +166,7 @@ def job_body(job: Job) -> JobBody:
     """A job as it is now."""
     request, done = job.request, job.done()
     state = job.state() or State(0, "queued", request.created)
-    inputs = state.inputs or len(request.inputs)
+    inputs = job.total(state)
     here = f"/v1/jobs/{job.id}"
     return JobBody(
         id=job.id,

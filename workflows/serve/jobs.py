@@ -32,7 +32,7 @@ from workflows.serve.jobforms import (
     ResultsPage,
     job_body,
 )
-from workflows.serve.jobstore import Job, JobStore, Listener, Request, TooManyError, key_id
+from workflows.serve.jobstore import Job, JobStore, Request, TooManyError, key_id
 from workflows.serve.library import Id
 from workflows.serve.media import LIMITED
 from workflows.serve.models import model_of
@@ -40,13 +40,14 @@ from workflows.serve.places import output_uri
 from workflows.serve.problems import Problem, answers
 from workflows.serve.reconcile import end_cancelled, reconcile, stop, tend
 from workflows.serve.results import MEDIA_TYPES, Position, export, job_errors, page
-from workflows.serve.runner import Bundle
-from workflows.serve.watch import POLL_S, Watch
+from workflows.serve.runner import Bundle, JobRunner
+from workflows.serve.watch import POLL_S, Listener, Watch
 
 log = logging.getLogger(__name__)
 
 PING_S = 15.0
 RETRY_S = 2
+_TEND_S = 5.0
 
 
 @asynccontextmanager
@@ -84,7 +85,6 @@ async def submitted(here: Context, owner: str, wanted: JobWanted, key: str | Non
     Raises:
         Problem: 404, no such model or video; 422; 429, too many jobs; 503, there are no jobs here.
     """
-    bundles = await _bundles(here, wanted.models)
     asked = hashlib.sha256(json.dumps(wanted.model_dump(), sort_keys=True).encode()).hexdigest()
     store = JobStore(here.data)
     job_id = new_id() if key is None else key_id(owner, key)
@@ -92,6 +92,7 @@ async def submitted(here: Context, owner: str, wanted: JobWanted, key: str | Non
     if there is not None:
         job, new = there, False
     else:
+        bundles = await _bundles(here, wanted.models)
         made = await asyncio.to_thread(_make, here, owner, job_id, wanted, bundles, asked)
         try:
             job, new = await asyncio.to_thread(store.submit, made, here.limits.max_jobs)
@@ -213,7 +214,7 @@ async def _told(watch: Watch, listener: Listener) -> AsyncIterator[str]:
         if time.monotonic() - pinged > PING_S:
             pinged = time.monotonic()
             yield ": ping\n\n"
-            if await asyncio.to_thread(listener.job.store.job, listener.job.id) is None:  # it was removed
+            if not await asyncio.to_thread(listener.job.there):  # it was removed
                 return
         await asyncio.sleep(POLL_S)
 
@@ -225,7 +226,7 @@ def _event(name: str, data: Mapping[str, Any], number: int | None = None) -> str
 
 @router.post("/v1/jobs/{job_id}/cancel", status_code=202, responses=answers(404, 409, 507))
 async def cancel_job(here: Here, owner: Owner, job_id: Id, background: BackgroundTasks) -> JobBody:
-    """Stop a job. What it had found so far is not kept."""
+    """Stop a job. What models that were through had found can still be read."""
     job = await asyncio.to_thread(_find, here, owner, job_id)
     if await asyncio.to_thread(job.done):
         raise Problem(409, "conflict", "Finished", "The job is finished.")
@@ -334,9 +335,16 @@ async def _bundles(here: Context, names: list[str] | None) -> dict[str, Bundle]:
 
 
 async def _reconciled(here: Context, job: Job) -> None:
-    runner = here.backend.runner
-    if runner is None:
+    """Look after a job. A client waits a moment for it: a cluster may take a minute to say that it takes no jobs."""
+    if (runner := here.backend.runner) is None:
         return
+    if (task := here.tended.get(job.id)) is None:
+        task = here.tended[job.id] = asyncio.create_task(_tended(job, runner))
+        task.add_done_callback(lambda _: here.tended.pop(job.id, None))
+    await asyncio.wait({task}, timeout=_TEND_S)
+
+
+async def _tended(job: Job, runner: JobRunner) -> None:
     try:
         await reconcile(job, runner)
     except (BalletalError, RuntimeError, OSError) as error:  # the next one may reach the cluster

@@ -4,12 +4,12 @@
               inputs.json                the videos that it is about, fixed by its first driver
               attempts/<n>.json          a driver was started for the n-th time
               state.json                 how far the driver is, and when it was last alive
-              events/<first id>.json     what was told, see :class:`Event`
+              events/<first id>.json     what was told, see :meth:`Job.tell`
               cancel.json                somebody does not want it any more
               results/<name@version>/    as :mod:`workflows.score` writes them
               done.json                  how it ended
     owners/<owner>/<created>-<id>        the jobs of an owner, by time
-    queue/<owner>-<id>                   those that are not finished
+    queue/<owner>-<id>-<claim>           those that are not finished
 
 Several replicas and drivers may be at work on one job. Wherever only one of them may be right, a file decides that can
 be created once: ``job.json`` (whose request has the key), ``attempts/<n>`` (who starts the driver), an event (which
@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -60,6 +61,7 @@ class Request:
         asked: digest of the request's body; the same key with another one is a mistake.
         limits: of a video that was not looked at when it came: see :func:`workflows.serve.media.require_within`.
         places: that clients may name, see :class:`workflows.serve.sources.Sources`; what is below a prefix lies in one.
+        claim: this request's own name in the queue. Of several with one key, each comes and goes without the others.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Request:
     asked: str = ""
     places: list[str] = field(default_factory=list)
     limits: dict[str, float] = field(default_factory=dict)
+    claim: str = field(default_factory=new_id)
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,6 @@ class Done:
     finished: float
     counts: dict[str, int]
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that was told of a job, under an id that counts up from 1.
-
-    A file holds all that was told at once. It is called by the id of its first event, so that the next file's name
-    follows from this one, and whoever waits for it needs no list of the folder.
-    """
-
-    id: int
-    name: Literal["status", "segment"]
-    data: dict[str, Any]
 
 
 class TooManyError(InputError):
@@ -137,12 +127,10 @@ class JobStore:
         # Counted with it in place: of two that would fit alone, none is let in by mistake.
         if most is not None and len(self.queue(request.owner)) > most:
             files.remove(job.queued)
-            if self.job(request.id) is not None:  # of the same key, which was let in
-                job.enqueue()
             raise TooManyError(request.owner, expected=f"at most {most} unfinished jobs", found="another one")
         new = files.create_bytes(job.path("job.json"), _bytes(asdict(request)))
-        if new and not files.exists(job.queued):  # another of the same key was not let in
-            job.enqueue()
+        if not new:  # the job is another's of the same key, who has a claim of its own
+            files.remove(job.queued)
         there = self.job(request.id)
         assert there is not None
         return there, new
@@ -184,10 +172,15 @@ class JobStore:
             found = list(pool.map(self.readable, [name.rpartition("-")[2] for name in names]))
         return [job for job in found if job is not None]
 
-    def queue(self, owner: str | None = None) -> list[str]:
+    def queue(self, owner: str | None = None) -> set[str]:
         """The ids of the jobs that are not finished, of everyone or of one owner."""
-        names = _names(files.join(self.data.uri, "queue"))
-        return [job_id for who, job_id in (name.split("-") for name in names) if owner is None or who == _owner(owner)]
+        return {job_id for _, who, job_id in self._claims() if owner is None or who == _owner(owner)}
+
+    def _claims(self) -> Iterator[tuple[str, str, str]]:
+        """The names in the queue, each with its owner and the id of its job."""
+        for name in _names(files.join(self.data.uri, "queue")):
+            owner, job_id, *_ = name.split("-")
+            yield name, owner, job_id
 
     def videos_in_use(self) -> set[str]:
         """The ids of the videos that unfinished jobs need."""
@@ -196,9 +189,9 @@ class JobStore:
 
     def unqueue(self, job_id: str, after_s: float) -> None:
         """Forget an id of the queue whose job is finished, or was never made in so many seconds."""
-        for name in _names(files.join(self.data.uri, "queue")):
+        for name, _, claimed in self._claims():
             queued = files.join(self.data.uri, "queue", name)
-            if name.endswith(f"-{job_id}") and time.time() - float(files.read_bytes(queued)) > after_s:
+            if claimed == job_id and time.time() - float(files.read_bytes(queued)) > after_s:
                 files.remove(queued)
 
     def sweep(self, ttl_s: float) -> None:
@@ -230,11 +223,16 @@ class Job:
         self.id = request.id
         self.folder = store.data.folder("jobs", request.id)
         owner, created = _owner(request.owner), f"{round(request.created * 1e3):015d}"
-        self.queued = files.join(store.data.uri, "queue", f"{owner}-{request.id}")
+        self.queued = files.join(store.data.uri, "queue", f"{owner}-{request.id}-{request.claim}")
         self.listed = files.join(store.data.uri, "owners", owner, f"{created}-{request.id}")
 
     def path(self, *parts: str) -> str:
         return files.join(self.folder, *parts)
+
+    def there(self) -> bool:
+        """Whether it was neither removed nor, with its key, made again."""
+        found = _read(self.path("job.json"))
+        return found is not None and found["created"] == self.request.created
 
     def enqueue(self) -> None:
         files.write_bytes(self.queued, str(time.time()).encode())
@@ -255,6 +253,15 @@ class Job:
         """How it ended; None while it has not."""
         found = _read(self.path("done.json"))
         return Done(**found) if found else None
+
+    def total(self, state: State | None) -> int:
+        """Its inputs: those that its driver found, or those that were named before one has looked."""
+        return (state.inputs if state is not None else 0) or len(self.request.inputs)
+
+    def skipped(self, state: State | None) -> dict[str, int]:
+        """The counts of a job that ended before its inputs were looked at."""
+        total = self.total(state)
+        return {"total": total, "ok": 0, "failed": 0, "skipped": total}
 
     def finish(self, done: Done) -> bool:
         """End the job, and say whether it ended so: it may have ended otherwise before."""
@@ -285,6 +292,10 @@ class Job:
         about = {"at": time.time(), "by": new_id()}
         return files.create_bytes(self.path("attempts", f"{attempt}.json"), _bytes(about))
 
+    def withdraw(self, attempt: int) -> None:
+        """Unsay that this driver was started. One that runs all the same is found when it is begun again."""
+        files.remove(self.path("attempts", f"{attempt}.json"))
+
     def inputs(self) -> tuple[dict[str, str], list[str]] | None:
         """URIs by video id, and the prefixes without a video; None before a driver has looked."""
         found = _read(self.path("inputs.json"))
@@ -308,15 +319,24 @@ class Job:
         return text
 
     def tell(self, first: int, name: str, data: list[dict[str, Any]], **about: Any) -> bool:
-        """Write events from id ``first`` on, and say whether that was so: another driver may have told that id."""
+        """Write events from id ``first`` on, and say whether that was so: another driver may have told that id.
+
+        The file is called by its first id, so that the next one's name follows from this one, and whoever waits for it
+        needs no list of the folder.
+        """
         return files.create_bytes(self._events(first), _bytes({"event": name, "data": data} | about))
 
     def told(self) -> list[dict[str, Any]]:
         """What the files of events hold, in order: ``first``, ``event``, ``data`` and what was told about them."""
         firsts = self.event_files()
         with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(lambda first: _read(self._events(first)), firsts))
+            found = list(pool.map(self.events, firsts))
         return [{"first": first} | one for first, one in zip(firsts, found, strict=True) if one]
+
+    def events(self, first: int) -> dict[str, Any] | None:
+        """What the file of events from id ``first`` on holds; None: there is none."""
+        found: dict[str, Any] | None = _read(self._events(first))
+        return found
 
     def event_files(self) -> list[int]:
         """The first ids of the files of events."""
@@ -331,28 +351,6 @@ class Job:
         files.remove(self.path("job.json"))
         files.remove_folder(self.folder)
         files.remove(self.listed)
-
-
-class Listener:
-    """Reads the events of a job behind an id, each once."""
-
-    def __init__(self, job: Job, after: int = 0) -> None:
-        self.job, self.after = job, after
-        self._at = max((first for first in job.event_files() if first <= after + 1), default=1)
-
-    def read(self) -> list[Event]:
-        """What was told since."""
-        events: list[Event] = []
-        while (found := _read(self.job._events(self._at))) is not None:
-            told = [Event(number, found["event"], one) for number, one in enumerate(found["data"], self._at)]
-            events += [event for event in told if event.id > self.after]
-            self._at += len(told)
-        return events
-
-    @property
-    def last(self) -> int:
-        """The id of the last event, when all were read."""
-        return self._at - 1
 
 
 def key_id(owner: str, key: str) -> str:

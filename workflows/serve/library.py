@@ -110,10 +110,15 @@ class Library:
         """The URI of the preview, which may not be made yet."""
         return files.join(self.data.folder("videos", video.video_id), "preview.mp4")
 
-    def add(self, video: StoredVideo, content: Path) -> None:
-        """Take a local file in; it is gone from where it was."""
+    def add(self, video: StoredVideo, content: Path) -> StoredVideo:
+        """Take a local file in; it is gone from where it was.
+
+        Returns:
+            The record; of several calls with one id and content at the same time, the first one's.
+        """
         files.move_file(content, self.content(video))
-        files.write_bytes(self._record(video.video_id), video.model_dump_json().encode())
+        first = files.create_bytes(self._record(video.video_id), video.model_dump_json().encode())
+        return video if first else self.get(video.video_id) or video
 
     def remove(self, video_id: str) -> None:
         """Remove a video. A removal that is cut short leaves the record, so that it can be repeated."""

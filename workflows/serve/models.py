@@ -21,7 +21,7 @@ router = APIRouter(tags=["models"])
 NAME = r"^[A-Za-z0-9_.+-]{1,100}(@[A-Za-z0-9_.+-]{1,100})?$"
 """``name`` or ``name@version``."""
 
-Name = Annotated[str, Path(pattern=NAME, description="`name` (its newest version) or `name@version`")]
+Name = Annotated[str, Path(pattern=NAME, description="`name` (the version that was named last) or `name@version`")]
 
 
 async def model_of(here: Context, name: str | None) -> Model:

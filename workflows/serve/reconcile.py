@@ -39,7 +39,11 @@ async def reconcile(job: Job, runner: JobRunner) -> None:
             await asyncio.to_thread(_give_up, job, attempt)
             return
     if await asyncio.to_thread(job.begin, attempt + 1):
-        await runner.submit(job.folder, job.submission(attempt + 1))
+        try:
+            await runner.submit(job.folder, job.submission(attempt + 1))
+        except Exception:  # a cluster that takes no jobs: that was none of the job's attempts
+            await asyncio.to_thread(job.withdraw, attempt + 1)
+            raise
 
 
 async def _alive(job: Job, runner: JobRunner, attempt: int, started: float) -> bool:
@@ -63,17 +67,12 @@ async def _alive(job: Job, runner: JobRunner, attempt: int, started: float) -> b
 def _give_up(job: Job, attempt: int) -> None:
     state = job.state()
     reason = state.error if state is not None and state.error else "its process died each time"
-    inputs = state.inputs if state is not None else 0
-    counts = {"total": inputs, "ok": 0, "failed": 0, "skipped": inputs}
-    job.finish(Done("failed", time.time(), counts, f"The job was tried {attempt} times: {reason}"))
+    job.finish(Done("failed", time.time(), job.skipped(state), f"The job was tried {attempt} times: {reason}"))
 
 
 def end_cancelled(job: Job) -> bool:
     """End a job that somebody does not want any more, and say whether it ended so."""
-    state = job.state()
-    inputs = state.inputs if state is not None else 0
-    counts = {"total": inputs, "ok": 0, "failed": 0, "skipped": inputs}
-    return job.finish(Done("cancelled", time.time(), counts))
+    return job.finish(Done("cancelled", time.time(), job.skipped(job.state())))
 
 
 async def stop(job: Job, runner: JobRunner) -> None:

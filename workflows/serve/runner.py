@@ -6,15 +6,20 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from workflows.ray_jobs import RayJobs
 
 Running = Literal["pending", "running", "ended", "unknown"]
+T = TypeVar("T")
 
 _STOP_S = 20.0
+
+# Threads of their own: a cluster that does not answer keeps each for a minute, and files are read in the others.
+_calls = ThreadPoolExecutor(4, "ray-jobs")
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,10 @@ class LocalRunner:
             )
 
 
+async def _called(function: Callable[..., T], *args: str) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_calls, function, *args)
+
+
 def _environment(address: str | None) -> dict[str, str]:
     """That of this process, which may be a worker of a Ray that its drivers are not to join."""
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -130,14 +139,14 @@ class RayRunner:
         self._client: RayJobs | None = None
 
     async def submit(self, job_folder: str, submission_id: str) -> None:
-        await asyncio.to_thread(self._submit, job_folder, submission_id)
+        await _called(self._submit, job_folder, submission_id)
 
     async def status(self, submission_id: str) -> Running:
-        return await asyncio.to_thread(self._status, submission_id)
+        return await _called(self._status, submission_id)
 
     async def stop(self, submission_id: str) -> None:
         if await self.status(submission_id) in ("pending", "running"):
-            await asyncio.to_thread(self._jobs().stop, submission_id)
+            await _called(self._jobs().stop, submission_id)
 
     def _submit(self, job_folder: str, submission_id: str) -> None:
         self._jobs().submit(shlex.join(_command(self._python, job_folder, submission_id)), submission_id)

@@ -15,7 +15,7 @@ from typing import NoReturn
 from pydantic import BaseModel, Field
 
 from balletal import files
-from balletal.errors import InputError, VideoError
+from balletal.errors import InputError, StorageError, VideoError
 from balletal.video.guard import GuardError
 from workflows.serve.bodies import Strict, scratch
 from workflows.serve.data import ID, Data, is_id, new_id
@@ -163,9 +163,10 @@ class Uploads:
             return video
         try:
             return self._make(self.find(owner, upload_id))
-        except Problem:
+        except (Problem, StorageError):
             if video := self._made(owner, upload_id):  # by another call meanwhile
                 return video
+            self.find(owner, upload_id)  # removed meanwhile, and its files with it
             raise
 
     def _made(self, owner: str, upload_id: str) -> StoredVideo | None:
@@ -212,7 +213,7 @@ class Uploads:
         size, now = content.stat().st_size, datetime.now(UTC)
         video = stored_video(upload.id, upload.owner, upload.filename, now, size, sha256, seen)
         self.find(upload.owner, upload.id)  # removed meanwhile, or made by another call
-        self.library.add(video, content)
+        video = self.library.add(video, content)
         self.remove(upload.id)
         return video
 

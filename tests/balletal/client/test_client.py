@@ -83,6 +83,16 @@ Cuts = list[tuple[int | None, int | None]]
 CUTS: list[Cuts] = [[(3000, None)], [(None, 2300)], [(2000, None), (700, None), (None, 100), (None, 700)]]
 
 
+def test_a_video_comes_back_whole_or_in_part(client: Client, clip: Path) -> None:
+    content, video_id = clip.read_bytes(), client.upload(clip).video_id
+    with client.content(video_id) as answer:
+        assert (answer.headers["Content-Type"], answer.content) == ("video/mp4", content)
+    with client.content(video_id, {"Range": "bytes=10-19"}) as answer:
+        assert (answer.status_code, answer.content) == (206, content[10:20])
+    with pytest.raises(ServiceError, match="404"):
+        client.content("0" * 24)
+
+
 @pytest.mark.parametrize("cuts", CUTS)
 def test_a_line_that_is_cut_loses_nothing(
     service: Whole, clip: Path, cuts: list[tuple[int | None, int | None]]

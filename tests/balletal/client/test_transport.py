@@ -1,4 +1,6 @@
+import json
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,15 @@ LIMITS = (200, {"Content-Type": "application/json"}, b'{"max_jobs": 1}')
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(408, "timeout"), (499, "cancelled"), (503, "busy"), (502, "unreachable"), (504, "timeout")]
+    ("status", "kind"),
+    [
+        (408, "timeout"),
+        (499, "cancelled"),
+        (500, "unreachable"),
+        (502, "unreachable"),
+        (503, "busy"),
+        (504, "timeout"),
+    ],
 )
 def test_what_serve_and_proxies_answer_in_plain_text(status: int, kind: str) -> None:
     answer = (status, PLAIN | {"X-Request-ID": "r1"}, b"Request dropped due to backpressure")
@@ -27,13 +37,21 @@ def test_a_busy_service_is_asked_again_when_it_says(caplog: pytest.LogCaptureFix
     with answering([busy, busy, busy, LIMITS]) as (url, seen):
         assert Client(url).limits() == {"max_jobs": 1}
         assert len(seen) == 4
-    [told] = caplog.messages
+    [told] = [record.getMessage() for record in caplog.records if record.name.startswith("balletal")]
     assert "503 Service Unavailable" in told
     assert "trying again for 60 s" in told
     with answering([(503, PLAIN | {"Retry-After": "7"}, b"")]) as (url, seen):
         with pytest.raises(ServiceError) as refused:
             Client(url, patience_s=0.0).limits()
         assert (refused.value.retry_after, len(seen)) == (7.0, 1)
+
+
+def test_a_replica_that_dies_at_work_is_not_the_last_word() -> None:
+    died = (500, PLAIN, b"Internal Server Error")
+    with answering([LIMITS, died, LIMITS]) as (url, seen):
+        client = Client(url)
+        assert client.limits() == client.limits() == {"max_jobs": 1}
+        assert len(seen) == 3
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 507])
@@ -67,13 +85,66 @@ def test_a_token_does_not_follow_to_another_place() -> None:
     assert seen == []
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"models": 1}'])
-def test_a_server_that_is_another_one_is_told(body: bytes) -> None:
+FOREIGN = "expected an answer of balletal's service"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"models": 1, "max_body_bytes": 0, "max_chunk_bytes": null}'])
+def test_a_server_that_is_another_one_is_told(body: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a video")
     with answering([(200, {}, body)]) as (url, _):
         client = Client(url)
-        for ask in (client.models, lambda: list(client.videos()), lambda: list(client.jobs.list())):
-            with pytest.raises(ServiceError, match="expected an answer of balletal's service"):
+        for ask in (
+            client.models,
+            lambda: list(client.videos()),
+            lambda: list(client.jobs.list()),
+            lambda: client.localize(tmp_path / "a.mp4"),
+            lambda: client.upload(tmp_path / "a.mp4"),
+            lambda: client.jobs.wait("0" * 24),  # a page to sign in on would be asked for events for ever
+        ):
+            with pytest.raises(ServiceError, match=FOREIGN):
                 ask()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"video": {}}, {"video": 1}, {"model": {}}, {"model": []}, {"warnings": None}, {"segments": [{"start": 0.0}]}],
+)
+def test_a_result_that_is_none_is_told(odd: dict) -> None:
+    good = {"segments": [], "video": {"duration": 1}, "model": dict.fromkeys(("name", "version", "digest"), "a")}
+    good["warnings"] = []
+    with answering([(200, {}, json.dumps(body).encode()) for body in (good, good | odd)]) as (url, _):
+        client = Client(url)
+        assert client.localize(video_id="a").model == good["model"]
+        with pytest.raises(ServiceError, match=FOREIGN):
+            client.localize(video_id="a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"event: status\ndata: {}\n\n",
+        b"event: status\ndata: []\n\n",
+        b"event: progress\ndata: 5\n\n",
+        b"event: done\ndata: \xff\n\n",
+    ],
+)
+def test_events_that_are_none_are_told(text: bytes) -> None:
+    answer = (200, {"Content-Type": "text/event-stream"}, text)
+    with answering([answer]) as (url, _), pytest.raises(ServiceError, match=FOREIGN):
+        list(Client(url).jobs.events("0" * 24))
+
+
+def test_pages_that_do_not_end_are_told() -> None:
+    with answering([(200, {}, b'{"jobs": [], "next_page_token": "again"}')]) as (url, seen):
+        with pytest.raises(ServiceError, match=FOREIGN):
+            list(Client(url).jobs.list())
+        assert len(seen) == 2
+
+
+def test_an_error_that_is_cut_short_is_told() -> None:
+    cut = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    with answering([(404, cut, b"no gzip")]) as (url, _), pytest.raises(ServiceError, match="No answer"):
+        list(Client(url, patience_s=0.0).jobs.events("0" * 24))
 
 
 @pytest.mark.parametrize(

@@ -150,12 +150,16 @@ def test_a_replica_that_dies_is_told_as_busy(tiny_bundle: TinyBundle) -> None:
     async def dies(*_: Any) -> None:
         raise ActorDiedError
 
-    dead: Any = SimpleNamespace(**dict.fromkeys(("video", "localize"), SimpleNamespace(remote=dies)))
+    dead: Any = SimpleNamespace(
+        **dict.fromkeys(("video", "frames", "localize", "bundle"), SimpleNamespace(remote=dies))
+    )
     model = Model.of(tiny_bundle.localizer)
     backend = HandleBackend({model.spec.spec_id: dead}, dead, [model])
     asked = (
         backend.localize(model.id, "video", VideoInfo("video", 1.0, 25.0, 64, 48, "h264", 0, 25, False)),
         backend.infer(model.id, np.zeros((2, model.spec.dim), np.float32), np.arange(2.0)),
+        backend.features(model.id, np.zeros((9, 32, 32, 3), np.uint8)),
+        backend.localizer(model.id),
     )
     for one in asked:
         with pytest.raises(Problem) as told:

@@ -26,6 +26,7 @@ from balletal.segments import segment_table
 from balletal.tal.localizer import Localizer
 from balletal.video.probe import probe
 from tests.workflows.serve.fakes import MODELS, FakeBackend, video
+from tests.workflows.serve.jobs_common import IdleRunner
 from workflows.serve import openapi
 from workflows.serve.app import create_app
 from workflows.serve.data import Data, is_id, new_id
@@ -37,20 +38,6 @@ from workflows.serve.results import segments_json
 from workflows.serve.runner import Bundle
 from workflows.serve.uploads import NewUpload, Uploads
 from workflows.tables import write_detections
-
-
-class IdleRunner:
-    """Starts nothing."""
-
-    def __init__(self) -> None:
-        self.bundles = {model.id: Bundle("/bundle") for model in MODELS}
-
-    async def submit(self, job_folder: str, submission_id: str) -> None: ...
-
-    async def status(self, submission_id: str) -> str:
-        return "running"
-
-    async def stop(self, submission_id: str) -> None: ...
 
 
 class Stock:
@@ -134,7 +121,7 @@ def contract(stock: Stock) -> Any:
     """The API as schemathesis sees it."""
     schemathesis.openapi.media_type("video/*", st.sampled_from([stock.file.read_bytes(), b"no video"]))
     backend: Any = FakeBackend()
-    backend.runner = IdleRunner()
+    backend.runner = IdleRunner({model.id: Bundle("/bundle") for model in MODELS})
     return schemathesis.openapi.from_asgi("/openapi.json", create_app(backend, stock.data, Limits(max_jobs=100)))
 
 

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from workflows.serve.backend import Model
 from workflows.serve.data import Data, new_id
 from workflows.serve.driver import drive
 from workflows.serve.jobstore import Job, JobStore, Request
+from workflows.serve.reconcile import end_cancelled
 from workflows.serve.runner import Bundle
 from workflows.serve.watch import Watch
 from workflows.tables import write_detections
@@ -77,6 +80,46 @@ def test_a_video_is_told_when_it_is_localized(
     state = job.state()
     assert state is not None
     assert (state.done, state.total, state.unit) == (3, 3, "videos")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_driver_of_a_removed_job_ends_and_leaves_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: bool
+) -> None:
+    """The page cancels a job and removes it at once: nothing says any more that it was cancelled."""
+    removed, beat = threading.Event(), driver.Reporter._beat
+
+    def work(job: Job, *_: Any) -> None:
+        end_cancelled(job)
+        job.remove()
+        if again:  # with the same key
+            job.store.submit(replace(job.request, created=job.request.created + 1))
+        files.write_bytes(job.path("results", "late"), b"what an actor was writing")
+        removed.set()
+        for _ in range(200):
+            time.sleep(0.05)
+
+    monkeypatch.setattr(driver, "_localize", work)
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(driver.Reporter, "_beat", lambda self: removed.wait() and beat(self))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as behind `nohup ... &`
+    try:
+        assert driver.main([job.folder, "1"]) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert Path(job.folder).exists() == again
+    assert job.done() is None
+
+
+def test_a_copy_has_nothing_of_an_earlier_job(job: Job, tmp_path: Path) -> None:
+    [model] = job.request.bundles
+    for name in ("run.json", "errors.parquet"):
+        files.write_bytes(files.join(str(tmp_path / "out"), model, name), b"old")
+    files.write_bytes(job.path("results", model, "run.json"), b"new")
+    driver._copy(job, str(tmp_path / "out"))
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "out" / model).iterdir()] == [("run.json", b"new")]
 
 
 def _events(url: str) -> Iterator[tuple[str, dict[str, Any]]]:

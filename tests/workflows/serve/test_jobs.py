@@ -1,95 +1,26 @@
 """Jobs over HTTP, on a tiny app whose drivers are processes of their own."""
 
-import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import ray
-from fastapi.testclient import TestClient
 
 from balletal import files
-from balletal.segments import segment_table
-from balletal.video.probe import probe
 from tests.workflows.serve.fakes import MP4, problem, told
+from tests.workflows.serve.jobs_common import put_video, wait
 from workflows.score import score
-from workflows.serve import reconcile
-from workflows.serve.app import create_app
-from workflows.serve.backend import Model
-from workflows.serve.data import Data, new_id
-from workflows.serve.jobstore import Done, Job, JobStore, Request, State
-from workflows.serve.library import Library, stored_video
-from workflows.serve.limits import Limits
-from workflows.serve.media import Look
+from workflows.serve.data import new_id
+from workflows.serve.jobstore import Done, Request
 from workflows.serve.results import segments_json
-from workflows.serve.runner import Bundle, LocalRunner
-from workflows.serve.sources import Sources
-
-
-class IdleRunner:
-    """Remembers what it was told, and starts nothing."""
-
-    def __init__(self, bundles: dict[str, Bundle]) -> None:
-        self.bundles = bundles
-        self.submitted: list[str] = []
-        self.answer = "running"
-
-    async def submit(self, job_folder: str, submission_id: str) -> None:
-        self.submitted.append(submission_id)
-
-    async def status(self, submission_id: str) -> str:
-        return self.answer
-
-    async def stop(self, submission_id: str) -> None:
-        self.submitted.append(f"stop {submission_id}")
-
-
-@dataclass
-class Backend:
-    runner: Any
-    served: list[Model]
-
-    async def models(self) -> list[Model]:
-        return self.served
-
-
-@pytest.fixture
-def make(tiny_bundle, tmp_path: Path) -> Callable[..., TestClient]:
-    """``make(runner)``: a client of an app over one data folder; each call is another replica."""
-
-    def _make(runner: Any, **limits: Any) -> TestClient:
-        backend: Any = Backend(runner, [Model.of(tiny_bundle.localizer)])
-        data = Data(str(tmp_path / "data"))
-        sources, outputs = (Sources((str(tmp_path / name),)) for name in ("videos", "results"))
-        app = create_app(backend, data, Limits(**limits), sources=sources, outputs=outputs)
-        return TestClient(app, raise_server_exceptions=False)
-
-    return _make
-
-
-@pytest.fixture
-def bundles(tiny_bundle) -> dict[str, Bundle]:
-    return {Model.of(tiny_bundle.localizer).id: Bundle(tiny_bundle.folder, tiny_bundle.weights)}
-
-
-@pytest.fixture
-def idle(bundles) -> IdleRunner:
-    return IdleRunner(bundles)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> JobStore:
-    return JobStore(Data(str(tmp_path / "data")))
+from workflows.serve.runner import LocalRunner
 
 
 @pytest.fixture
@@ -98,32 +29,6 @@ def local(bundles, ray_cluster) -> Iterator[LocalRunner]:
     runner = LocalRunner(bundles, address=ray.get_runtime_context().gcs_address)
     yield runner
     runner.close()
-
-
-@pytest.fixture
-def prefix(tmp_path: Path) -> str:
-    (tmp_path / "videos").mkdir(exist_ok=True)
-    return str(tmp_path / "videos")
-
-
-def put_video(store: JobStore, source: Path, owner: str = "local") -> str:
-    """A video as an upload leaves it."""
-    video_id = new_id()
-    copy = shutil.copy(source, source.with_suffix(".sent"))
-    seen = Look(probe(str(source)), ".mp4", True, [])
-    video = stored_video(video_id, owner, source.name, datetime.now(UTC), source.stat().st_size, "0" * 64, seen)
-    Library(store.data).add(video, Path(copy))
-    return video_id
-
-
-def wait(client: TestClient, job_id: str, seconds: float = 120) -> dict[str, Any]:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        body = client.get(f"/v1/jobs/{job_id}").json()
-        if body["status"] in ("succeeded", "partial", "failed", "cancelled"):
-            return body
-        time.sleep(0.2)
-    raise AssertionError(body)
 
 
 @pytest.mark.ray
@@ -217,6 +122,27 @@ def test_one_key_makes_one_job(make, idle, prefix) -> None:
     problem(clients[0].post("/v1/jobs", json=other, headers=headers), 422, "idempotency-key-reused")
 
 
+def test_a_key_stands_for_its_job_though_its_model_is_served_no_more(make, idle, prefix) -> None:
+    client, headers = make(idle), {"Idempotency-Key": "k1"}
+    [model] = idle.bundles
+    body = {"inputs": [{"prefix": prefix}], "models": [model]}
+    first = client.post("/v1/jobs", json=body, headers=headers)
+    client.app.state.context.backend.served[:] = [replace(client.app.state.context.backend.served[0], version="next")]
+    again = client.post("/v1/jobs", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["id"] == again.json()["id"]
+    problem(client.post("/v1/jobs", json=body), 404, "not-found")
+
+
+def test_a_job_that_ended_early_counts_what_it_was_asked(make, idle, prefix) -> None:
+    client = make(idle)
+    body = {"inputs": [{"uri": f"{prefix}/{name}.mp4"} for name in "abc"]}
+    job_id = client.post("/v1/jobs", json=body).json()["id"]
+    state = client.post(f"/v1/jobs/{job_id}/cancel").json()
+    assert state["counts"] == {"total": 3, "ok": 0, "failed": 0, "skipped": 3}
+    assert state["inputs"] == 3
+
+
 def test_a_key_of_a_removed_job_makes_another(make, idle, store, prefix) -> None:
     client, body, headers = make(idle), {"inputs": [{"prefix": prefix}]}, {"Idempotency-Key": "k1"}
     for _ in range(2):
@@ -287,83 +213,6 @@ def test_bad_requests_are_told(make, idle, prefix, store, make_video, tmp_path: 
         problem(client.get(f"/v1/jobs/nope{place}"), 404, "not-found")
 
 
-@pytest.fixture
-def finished(store, bundles, tiny_bundle) -> Job:
-    """A job with results of two videos, as a driver leaves it."""
-    from workflows.tables import write_detections
-
-    request = Request(new_id(), "local", 1000.0, [{"prefix": "/x"}], bundles, {"min_score": 0, "top_k": None})
-    job, _ = store.submit(request)
-    job.begin(1)
-    table = segment_table(["u", "u", "v"], [0.0, 1.0, 2.0], [0.5, 2.0, 3.0], ["A", "B", "A"], score=[0.5, 0.2, 0.9])
-    [model] = bundles
-    write_detections(job.path("results", model), table, tiny_bundle.localizer, ["u", "v", "w"])
-    job.fix_inputs({"u": "/x/u.mp4", "v": "/x/v.mp4", "w": "/x/w.mp4"}, ["/y"])
-    job.tell(1, "status", [{"status": "localizing"}])
-    job.tell(2, "segment", segments_json(table, model))
-    job.report(State(1, "localizing", time.time(), 3, 3, "videos", 4))
-    job.finish(Done("partial", time.time(), {"total": 4, "ok": 3, "failed": 1, "skipped": 0}))
-    return job
-
-
-def test_events_go_on_behind_any_of_them(make, idle, finished) -> None:
-    client, url = make(idle), f"/v1/jobs/{finished.id}/events"
-    every = told(client.get(url).text)
-    numbered = [(number, name) for name, number, _ in every if number is not None]
-    assert numbered == [(1, "status"), (2, "segment"), (3, "segment"), (4, "segment"), (5, "done")]
-    for last in range(1, 5):
-        rest = told(client.get(url, headers={"Last-Event-ID": str(last)}).text)
-        assert [one for one in rest if one[1]] == [one for one in every if one[1] and one[1] > last]
-    assert client.get(url, headers={"Last-Event-ID": "5"}).status_code == 204
-    assert next(data for name, _, data in every if name == "progress")["done"] == 3
-
-
-def test_events_are_sent_as_they_come(make, idle, store, bundles) -> None:
-    request = Request(new_id(), "local", time.time(), [{"prefix": "/x"}], bundles, {})
-    job, _ = store.submit(request)
-
-    def work() -> None:
-        job.tell(1, "status", [{"status": "validating"}])
-        time.sleep(0.7)
-        job.tell(2, "segment", [{"label": "A"}])
-        job.finish(Done("succeeded", time.time(), {"total": 1, "ok": 1, "failed": 0, "skipped": 0}))
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(work)
-        every = told(make(idle).get(f"/v1/jobs/{job.id}/events").text)
-    assert [name for name, number, _ in every if number] == ["status", "segment", "done"]
-
-
-def test_results_come_in_pages(make, idle, finished) -> None:
-    client, url = make(idle), f"/v1/jobs/{finished.id}/results"
-    every = client.get(url).json()["segments"]
-    assert [one["label"] for one in every] == ["A", "B", "A"]
-    paged, token = [], ""
-    while token is not None:
-        body = client.get(url, params={"limit": 1} | ({"page_token": token} if token else {})).json()
-        paged, token = paged + body["segments"], body["next_page_token"]
-    assert paged == every
-    assert [one["start"] for one in client.get(url, params={"label": "A"}).json()["segments"]] == [0.0, 2.0]
-    assert len(client.get(url, params={"min_score": 0.5, "model": "tiny"}).json()["segments"]) == 2
-    problem(client.get(url, params={"model": "other"}), 404, "not-found")
-    [error] = client.get(f"/v1/jobs/{finished.id}/errors").json()["errors"]
-    assert error == {"input": "/y", "stage": "list", "type": "empty", "message": "/y: expected videos, found none"}
-
-
-def test_exports(make, idle, finished) -> None:
-    client, url = make(idle), f"/v1/jobs/{finished.id}/export"
-    for name in ("json", "activitynet", "label-studio"):
-        answer = client.get(url, params={"format": name, "min_score": 0.4})
-        assert answer.headers["content-type"] == "application/json"
-        assert answer.text.count('"score"') >= 2, name
-    assert client.get(url, params={"format": "csv"}).text.splitlines()[0] == "video,start,end,label,score"
-    assert client.get(url, params={"format": "srt"}).headers["content-type"] == "application/zip"
-    answer = client.get(url, params={"format": "srt", "video_id": "u"})
-    assert answer.text.startswith("1\n00:00:00,000 --> 00:00:00,500\nA 50%\n")
-    assert answer.headers["content-disposition"].endswith('detections.srt"')
-    problem(client.get(url, params={"format": "vtt", "video_id": "x"}), 404, "not-found")
-
-
 def test_an_unchanged_job_is_not_sent_again(make, idle, finished) -> None:
     client, url = make(idle), f"/v1/jobs/{finished.id}"
     first = client.get(url)
@@ -384,37 +233,6 @@ def test_the_list_has_pages(make, idle, store, bundles) -> None:
     second = client.get("/v1/jobs", params={"limit": 3, "page_token": first["next_page_token"]}).json()
     assert [job["id"] for job in first["jobs"] + second["jobs"]] == ids[::-1]
     assert second["next_page_token"] is None
-
-
-def test_a_silent_driver_is_replaced_until_it_is_too_often(make, idle, store, bundles, monkeypatch) -> None:
-    client = make(idle)
-    job, _ = store.submit(Request(new_id(), "local", time.time(), [{"prefix": "/x"}], bundles, {}))
-    url = f"/v1/jobs/{job.id}"
-    assert client.get(url).headers["retry-after"] == "2"
-    client.get(url)
-    assert idle.submitted == [job.submission(1)]  # running, and just begun
-    idle.answer = "unknown"
-    client.get(url)
-    assert idle.submitted == [job.submission(1)]
-    monkeypatch.setattr(reconcile, "STALE_S", 0.0)
-    job.report(State(1, "extracting", time.time() - 100, error="no cluster"))
-    client.get(url)
-    assert idle.submitted[1:] == [job.submission(2)]
-    idle.answer = "ended"
-    for _ in range(10):
-        client.get(url)
-    assert idle.submitted == [job.submission(n) for n in range(1, reconcile.MAX_ATTEMPTS + 1)]
-    state = client.get(url).json()
-    assert state["status"] == "failed"
-    assert state["error"] == f"The job was tried {reconcile.MAX_ATTEMPTS} times: no cluster"
-
-
-def test_a_job_that_cannot_be_looked_after_keeps_no_other_from_it(idle, store, bundles) -> None:
-    jobs = [store.submit(Request(new_id(), "local", 1000.0, [{"prefix": "/x"}], bundles, {}))[0] for _ in range(3)]
-    broken = min(jobs, key=lambda job: job.id)  # the first in the queue
-    files.write_bytes(broken.path("job.json"), b'{"of": "another release"}')
-    asyncio.run(reconcile.reconcile_all(store, idle))
-    assert sorted(idle.submitted) == sorted(job.submission(1) for job in jobs if job is not broken)
 
 
 def test_a_record_that_is_none_hides_no_other_job(make, idle, store, finished, caplog) -> None:

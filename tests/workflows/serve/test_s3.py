@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from tests.workflows.conftest import TinyBundle
 from tests.workflows.serve.fakes import told
-from tests.workflows.serve.test_jobs import Backend, IdleRunner, wait
+from tests.workflows.serve.jobs_common import Backend, IdleRunner, wait
 from tests.workflows.serve.tiny import BYTES, upload
 from workflows.serve.access import session_secret
 from workflows.serve.app import create_app
@@ -30,11 +30,6 @@ def replica(tiny_bundle: TinyBundle, s3: str, request: pytest.FixtureRequest) ->
     model, data = Model.of(tiny_bundle.localizer), Data(f"{s3}/{request.node.name}")
     sources = Sources((s3,))
     return lambda runner: TestClient(create_app(Backend(runner, [model]), data, sources=sources))
-
-
-@pytest.fixture
-def bundles(tiny_bundle: TinyBundle) -> dict[str, Bundle]:
-    return {Model.of(tiny_bundle.localizer).id: Bundle(tiny_bundle.folder, tiny_bundle.weights)}
 
 
 def test_a_bucket_keeps_uploads_and_jobs(

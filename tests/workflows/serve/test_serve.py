@@ -1,7 +1,6 @@
 import asyncio
 import os
 import signal
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +23,7 @@ from balletal.synthetic.corpus import video_uri, write_video
 from balletal.synthetic.presets import PRESETS
 from balletal.video.probe import probe
 from tests.workflows.conftest import TinyBundle
+from tests.workflows.seaweed import free_ports
 from tests.workflows.serve.fakes import told
 from tests.workflows.serve.tiny import upload
 from workflows.score import score
@@ -39,12 +39,6 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = str(tmp_path_factory.mktemp("corpus"))
     record = write_video(out, 0, seed=0, seconds=4, preset=PRESETS["easy"], size=(128, 96))
     return Path(video_uri(out, record.video_id))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +59,7 @@ def test_bundles_answer_over_http_as_they_do_here(
     features, _ = video_features(backend._extractors[old.spec], str(video), info)
     inferred = asyncio.run(backend.infer(old.id, features.features, features.start_s, min_score=0.1))
     assert len(here) == 5
-    port, data = free_port(), str(tmp_path / "data")
+    port, data = free_ports(1)[0], str(tmp_path / "data")
     args = ServeArgs(bundles=folders, data=data, weights=[tiny_bundle.weights], sources=(str(video.parent),))
     tokens = read_tokens("anna 0123456789abcdef", where="tokens")
     with serving(args, port=port, tokens=tokens) as url:
@@ -143,12 +137,12 @@ def test_bundles_answer_over_http_as_they_do_here(
 
 def test_wrong_weights_are_refused_before_anything_starts(tiny_bundle, tmp_path: Path) -> None:
     args = ServeArgs(bundles=[tiny_bundle.folder], data=str(tmp_path))
-    with pytest.raises(InputError, match="a file of weights"), serving(args, port=free_port()):
+    with pytest.raises(InputError, match="a file of weights"), serving(args, port=free_ports(1)[0]):
         pass
     other = safetensors.torch.load_file(tiny_bundle.weights)
     other["Conv3d_1a_7x7.bn.bias"] += 1
     safetensors.torch.save_file(other, tmp_path / "other.safetensors")
-    refused = serving(args.model_copy(update={"weights": [str(tmp_path / "other.safetensors")]}), port=free_port())
+    refused = serving(args.model_copy(update={"weights": [str(tmp_path / "other.safetensors")]}), port=free_ports(1)[0])
     with pytest.raises(SpecMismatchError, match=tiny_bundle.localizer.spec.weights), refused:
         pass
 

@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from balletal import files
-from balletal.errors import StorageError
+from balletal.errors import StorageError, VideoError
 from workflows.serve.data import Data, new_id
+from workflows.serve.library import StoredVideo
 from workflows.serve.limits import Limits
+from workflows.serve.media import Look
 from workflows.serve.problems import Problem
 from workflows.serve.sweep import sweep, tend
 from workflows.serve.uploads import NewUpload, StoredUpload, Uploads
@@ -102,18 +104,41 @@ def test_complete_by_two_at_once_gives_one_video(uploads: Uploads, tmp_path: Pat
     send(uploads, upload, clip, tmp_path, 1000)
     together = threading.Barrier(2)
 
-    def complete(_: int) -> str:
+    def complete(_: int) -> StoredVideo:
         together.wait()
-        return uploads.complete("anna", upload.id).video_id
+        return uploads.complete("anna", upload.id)
 
     with ThreadPoolExecutor(2) as pool:
-        assert set(pool.map(complete, range(2))) == {upload.id}
+        one, two = pool.map(complete, range(2))
     video = uploads.library.find("anna", upload.id)
+    assert one == two == video
+    (tmp_path / "late").write_bytes(clip)  # by one who was held up behind its last look
+    assert uploads.library.add(video.model_copy(update={"created": datetime.now(UTC)}), tmp_path / "late") == video
+    assert uploads.library.find("anna", upload.id) == video
     assert Path(uploads.library.content(video)).read_bytes() == clip
     assert not uploads.all()
     assert sorted(path.name for path in Path(uploads.data.uri).rglob("*")) == sorted(
         ["uploads", "videos", upload.id, "content.mp4", "video.json"]
     )
+
+
+@pytest.mark.parametrize("step", ["look", "disk"])
+def test_an_upload_that_is_removed_while_it_is_completed_is_gone(
+    uploads: Uploads, tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    upload = begin(uploads, len(clip))
+    send(uploads, upload, clip, tmp_path, 4000)
+
+    def removed(*_: object) -> Look:
+        uploads.remove(upload.id)
+        if step == "look":
+            raise VideoError("content", "unreadable", expected="a file", found="none")
+        raise StorageError("content", expected="a file", found="none")
+
+    monkeypatch.setattr("workflows.serve.uploads.look", removed)
+    with pytest.raises(Problem) as gone:
+        uploads.complete("anna", upload.id)
+    assert gone.value.status == 404
 
 
 def test_what_a_killed_replica_leaves_is_taken_up(
@@ -125,7 +150,7 @@ def test_what_a_killed_replica_leaves_is_taken_up(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    steps = [(files, "move_file"), (files, "write_bytes"), (Uploads, "remove")]
+    steps = [(files, "move_file"), (files, "create_bytes"), (Uploads, "remove")]
     for place, step in steps:  # before the content is in its place, before the record is, before the upload goes
         with monkeypatch.context() as patch:
             patch.setattr(place, step, killed)

@@ -1,0 +1,1 @@
+"""`balletal app`: the service's videos and steps in a Streamlit page."""
