@@ -128,7 +128,7 @@ def _join(address: str) -> None:
     except AuthenticationError:
         raise wrong_token(address) from None
     except ConnectionError as error:
-        expected = "a Ray cluster that answers, and its token"
+        expected = "a Ray cluster with a node on this machine (ray://HOST:10001 needs none), and its token"
         raise InputError(address, expected=expected, found=str(error).splitlines()[0]) from None
 
 
@@ -146,11 +146,11 @@ def check_reachable(address: str) -> None:
     if address == "auto":
         return
     expected = "auto, HOST:6379 or ray://HOST:10001 of a cluster, or http://HOST:8265 of its dashboard"
-    url = urlsplit(address if "://" in address else f"//{address}")
     try:
+        url = urlsplit(address if "://" in address else f"//{address}")
         port = url.port or {"http": 80, "https": 443, "ray": 10001}.get(url.scheme)
     except ValueError:
-        port = None
+        raise InputError(address, expected=expected, found="no host and port") from None
     if not url.hostname or port is None:
         raise InputError(address, expected=expected, found="no host and port")
     try:

@@ -5,7 +5,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -85,11 +85,16 @@ def _ask(nodes: dict[str, Any], function: Callable[..., Any], *args: Any, limit_
     return answers
 
 
-def _summary(answers: Answers) -> tuple[str, bool]:
-    """The nodes by what they answered, and whether all say the same and none failed."""
+def _summary(answers: Answers, own: Mapping[str, str] | None = None) -> tuple[str, bool]:
+    """The nodes by what they answered, and whether all say the same and none failed.
+
+    Args:
+        own: what is in a node's answer of that node alone, and is left out.
+    """
     by_answer: dict[str, list[str]] = {}
     for name, answer in answers.items():
-        by_answer.setdefault(_short(answer), []).append(name)
+        short = _short(answer).replace(own[name], "") if own else _short(answer)
+        by_answer.setdefault(short, []).append(name)
     failed = any(isinstance(answer, Exception) for answer in answers.values())
     if len(by_answer) == 1:
         return next(iter(by_answer)), not failed
@@ -259,7 +264,8 @@ def _storage(nodes: dict[str, Any], uri: str) -> Check:
     if not any(isinstance(answer, Exception) for answer in written.values()):
         answers = _ask(nodes, _read, uri, list(own.values()), limit_s=_STORAGE_S)
     removed = _ask(nodes, _remove, uri, list(own.values()), limit_s=_STORAGE_S)
-    found, same = _summary({name: "written" if a == own[name] else a for name, a in answers.items()})
+    said = {name: "written" if a == own[name] else a for name, a in answers.items()}
+    found, same = _summary(said, {name: f"/{file}" for name, file in own.items()})
     if not (same and found == "read"):
         return finding(f"storage {uri}", found, False, "every node needs this place, and credentials for it")
     found, same = _summary(removed)

@@ -36,12 +36,13 @@ class RayJobs:
 
     Raises:
         InputError: nothing answers there, or it takes another token.
+        BalletalError: what answers is no Ray.
     """
 
     def __init__(self, address: str) -> None:
         check_reachable(address)
         self.address = address
-        with self._told(), _only(address):
+        with self._asked(), _only(address):
             from ray.job_submission import JobSubmissionClient
 
             for module in ("job.sdk", "dashboard_sdk"):  # they tell of every connection
@@ -70,27 +71,27 @@ class RayJobs:
 
     def job(self, submission_id: str) -> Any:
         """Ray's ``JobDetails``; None where the cluster was never told of such a job, or has forgotten it."""
-        try:
-            with self._told():
+        with self._asked():
+            try:
                 return self._client.get_job_info(submission_id)
-        except RuntimeError as error:
-            if "404" in str(error) or "does not exist" in str(error):
-                return None
-            raise
+            except RuntimeError as error:
+                if "404" in str(error) or "does not exist" in str(error):
+                    return None
+                raise
 
     def all(self) -> list[Any]:
         """``JobDetails`` of all jobs that the cluster remembers."""
-        with self._told():
+        with self._asked():
             return list(self._client.list_jobs())
 
     def log(self, submission_id: str) -> str:
         """What a job has printed so far."""
-        with self._told():
+        with self._asked():
             return str(self._client.get_job_logs(submission_id))
 
     def stop(self, submission_id: str) -> None:
         """Have a job end; Ray sends it SIGTERM, and SIGKILL 3 s later."""
-        with self._told():
+        with self._asked():
             self._client.stop_job(submission_id)
 
     def ended(self, submission_id: str, limit_s: float = _STOP_S) -> Any:
@@ -131,6 +132,16 @@ class RayJobs:
                 if time.monotonic() > answered + _LOST_S:
                     raise
             await asyncio.sleep(_POLL_S)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """As :meth:`_told`; and what no Ray of ours would answer, such as another program's page."""
+        try:
+            with self._told():
+                yield
+        except (RuntimeError, ValueError, LookupError, TypeError, requests.RequestException) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise BalletalError(f"{self.address}: expected the answer of a Ray dashboard, found {why}") from error
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -64,5 +64,12 @@ def paths_of_nodes(words: Iterable[str], sent: Path | None) -> list[str]:
         sent: the folder that goes with the job; what lies in it has the same name in the job's folder.
     """
     values = [word.partition("=")[2] if word.startswith("-") else word for word in words]
-    paths = [value for value in values if value and "://" not in value and ("/" in value or Path(value).exists())]
-    return [path for path in paths if Path(path).is_absolute() or sent is None or not (sent / path).exists()]
+    paths = [value for value in values if value and "://" not in value and ("/" in value or _exists(Path(value)))]
+    return [path for path in paths if Path(path).is_absolute() or sent is None or not _exists(sent / path)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name, as a word of JSON may be
+        return False

@@ -29,6 +29,7 @@ _REFUSED = {
     "serve": "a service is deployed: serve deploy cluster/serve_config.yaml",
     "submit": "it is how this machine asks a cluster",
     "submitted": "it is how this machine asks a cluster",
+    "app": "it asks a service from here",
     "request": "it asks a service from here",
     "jobs": "it asks a service from here",
     "doctor": "it looks at a cluster from here: balletal doctor --address ADDRESS",
@@ -96,9 +97,15 @@ def default_name(workflow: str, args: list[str]) -> str:
     return f"{workflow}-{digest[:12]}"
 
 
+def submitted_jobs(jobs: RayJobs) -> list[Any]:
+    """``JobDetails`` of what :func:`submit` began; others may call theirs by the same name."""
+    found = [job for job in jobs.all() if {NAME, ATTEMPT, WORKFLOW} <= (job.metadata or {}).keys()]
+    return [job for job in found if job.metadata[ATTEMPT].isdecimal()]
+
+
 def attempts(jobs: RayJobs, name: str) -> list[Any]:
     """``JobDetails`` of the attempts at a job, first to last."""
-    found = [job for job in jobs.all() if (job.metadata or {}).get(NAME) == name]
+    found = [job for job in submitted_jobs(jobs) if job.metadata[NAME] == name]
     return sorted(found, key=lambda job: int(job.metadata[ATTEMPT]))
 
 

@@ -12,7 +12,7 @@ from balletal.errors import InputError
 from workflows.console import FAILED, finish, print_json, run, say
 from workflows.ray_jobs import RayJobs, cluster_address
 from workflows.request import print_table
-from workflows.submit import ATTEMPT, NAME, WORKFLOW, Address, Json, attempts, end, follow, told
+from workflows.submit import ATTEMPT, NAME, WORKFLOW, Address, Json, attempts, end, follow, submitted_jobs, told
 
 app = typer.Typer(help="Jobs that were submitted to a cluster: list, show, logs, stop.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id; its latest
 @app.command("list")
 def list_(address: Address = None, json: Json = False) -> None:
     """What was submitted, latest first."""
-    jobs = [job for job in RayJobs(cluster_address(address)).all() if NAME in (job.metadata or {})]
+    jobs = submitted_jobs(RayJobs(cluster_address(address)))
     jobs.sort(key=lambda job: -(job.start_time or 0))
     if json:
         print_json([_row(job) for job in jobs])

@@ -123,12 +123,19 @@ def _core(pod: Document, claim: Document) -> dict[str, Document]:
             "items": _object({"metadata": _object({"name": {"type": "string"}}), "spec": claim}),
         },
     )
+    job = _object({"template": pod}, backoffLimit={"type": "integer"})
+    nightly = _object(
+        {"schedule": {"type": "string"}, "jobTemplate": _object({"spec": job})},
+        timeZone={"type": "string"},
+        concurrencyPolicy={"enum": ["Allow", "Forbid", "Replace"]},
+    )
     return {
         "Secret": kind("v1", type={"const": "Opaque"}, stringData=_TEXTS),
         "ConfigMap": kind("v1", data=_TEXTS),
         "PersistentVolumeClaim": kind("v1", spec=claim),
         "Service": kind("v1", spec=_object({"selector": _TEXTS, "ports": {"type": "array", "items": port}})),
         "StatefulSet": kind("apps/v1", spec=sets),
+        "CronJob": kind("batch/v1", spec=nightly),
     }
 
 
@@ -262,6 +269,14 @@ def check_job(spec: Document) -> None:
         assert group["minReplicas"] == group["maxReplicas"], f"{group['groupName']}: the job takes what is there first"
 
 
+def check_submitter(container: Document, everything: list[Document]) -> None:
+    """That a container submits to a cluster that is there, from the image that the cluster has."""
+    check_image(container["image"], container["name"])
+    (address,) = (one["value"] for one in container["env"] if one["name"] == "RAY_API_SERVER_ADDRESS")
+    heads = {f"http://{one['metadata'].get('name')}-head-svc:8265" for one in everything if one["kind"] == "RayCluster"}
+    assert address in heads, f"no RayCluster has {address}"
+
+
 def check_serve(config: Document) -> None:
     """A Serve config file: Serve knows every key, and our application every argument."""
     check_schema(ServeDeploySchema.model_json_schema(), config)
@@ -320,6 +335,10 @@ def check_document(schemas: Schemas, document: Document, everything: list[Docume
             assert spec["selector"]["matchLabels"].items() <= labels.items(), "the selector finds no pod"
             claims = tuple(claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"])
             check_pod(spec["template"]["spec"], claims)
+        case "CronJob":
+            pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+            check_pod(pod)
+            check_submitter(pod["containers"][0], everything)
         case "ConfigMap":
             for name, text in document["data"].items():
                 validated(PipelineConfig, yaml.safe_load(text), where=name)

@@ -109,18 +109,20 @@ def check_command(words: Words) -> bool:
         _take(typer.main.get_command(getattr(module, "app", program)), rest[1], rest[2:])
         return True
     if name in _programs():
-        _take(_programs()[name], name, rest)
+        taken = _take(_programs()[name], name, rest)
+        if name == "balletal" and rest[:1] == ["submit"]:
+            check_command(["balletal", taken["workflow"], *taken["args"]])
         return True
     return False
 
 
-def _take(command: Any, name: str, words: Words) -> None:
-    """Parse as a run would, from group to subcommand."""
+def _take(command: Any, name: str, words: Words) -> dict[str, Any]:
+    """Parse as a run would, from group to subcommand; what the subcommand was given."""
     parent = None
     while True:
         context = command.make_context(name, list(words), parent=parent)
         if not hasattr(command, "resolve_command"):
-            return
+            return dict(context.params)
         words = [*context._protected_args, *context.args]
         name, command, words = command.resolve_command(context, words)
         parent = context

@@ -18,6 +18,7 @@ FILES = {
     "kubernetes/rayjob-pipeline.yaml": 1,
     "kubernetes/rayjob-score.yaml": 1,
     "kubernetes/raycronjob-score.yaml": 1,
+    "kubernetes/cronjob-score.yaml": 1,
 }
 REFUSED = (ClickException, typer._click.ClickException)  # typer has a copy of click of its own
 
@@ -46,6 +47,7 @@ def test_no_other_file_has_commands() -> None:
         "python -m workflows.extract --videos v",
         "ray job submit --address http://head:8265 -- balletal extract --videos v",
         "ray job sbumit -- balletal doctor",
+        "balletal submit --no-working-dir extract --videos v --stor s",
         "ulimit -n 65536; ray start --haed",
         "serve deploy",
     ],
@@ -62,6 +64,7 @@ def test_a_mistake_in_a_command_is_found(line: str) -> None:
         ("machines.yaml", "ray start --head", "ray start --main"),
         ("kubernetes/rayjob-score.yaml", "--video-id path", "--video-id name"),
         ("kubernetes/raycronjob-score.yaml", "--out s3://", "--output s3://"),
+        ("kubernetes/cronjob-score.yaml", "--out s3://", "--output s3://"),
         ("kubernetes/rayjob-pipeline.yaml", "balletal pipeline", "balletal pipelines"),
         ("README.md", "--gpus-per-actor", "--gpu-per-actor"),
     ],

@@ -35,7 +35,7 @@ def test_a_manifest_holds(schemas: Schemas, name: str) -> None:
 
 def test_there_is_a_manifest_of_every_kind_that_is_wanted() -> None:
     kinds = {document["kind"] for document in ALL}
-    assert {"RayCluster", "RayJob", "RayCronJob", "RayService", "Secret", "StatefulSet"} <= kinds
+    assert {"RayCluster", "RayJob", "RayCronJob", "CronJob", "RayService", "Secret", "StatefulSet"} <= kinds
     # KubeRay calls services and pods by these names, whatever the kind.
     names = [one["metadata"].get("name") for one in ALL if one["kind"] in ("RayCluster", "RayService", "RayCronJob")]
     assert len({*names}) == len(names)
@@ -51,6 +51,7 @@ def _at(document: Document, path: str) -> tuple[Any, Any]:
 
 HEAD = "headGroupSpec/template/spec/containers/0"
 WORKER = "workerGroupSpecs/1/template/spec/containers/0"
+NIGHTLY = "jobTemplate/spec/template/spec/containers/0"
 
 # A file, the place of a mistake, what stands there then (... : nothing), and what the check says.
 MISTAKES: list[tuple[str, str, Any, str]] = [
@@ -83,6 +84,10 @@ MISTAKES: list[tuple[str, str, Any, str]] = [
     ("rayjob-score.yaml", "spec/workerGroupSpecs", [], "workerGroupSpecs is not known"),
     ("raycronjob-score.yaml", "spec/scheduel", "0 2 * * *", "scheduel is not known"),
     ("raycronjob-score.yaml", "spec/jobTemplate/backoffLimit", 1, "not the job of"),
+    ("cronjob-score.yaml", "spec/concurrencyPolicy", "Never", "is not one of"),
+    ("cronjob-score.yaml", f"spec/{NIGHTLY}/env/2/valueFrom/secretKeyRef/key", "token", "has no token"),
+    ("cronjob-score.yaml", f"spec/{NIGHTLY}/env/0/value", "http://balletal-job-head-svc:8265", "no RayCluster"),
+    ("cronjob-score.yaml", f"spec/{NIGHTLY}/image", "registry.example.com/balletal:0.1.0-ray2.59.0-cpu", "2.59.0"),
     ("redis.yaml", "spec/selector/matchLabels/app", "redis", "the selector finds no pod"),
 ]
 

@@ -26,7 +26,7 @@ def main(
         list[str] | None, typer.Option(help="Disturb these alone; several times for several.", show_default="all")
     ] = None,
     undisturbed: Annotated[bool, typer.Option("--undisturbed", help="Let nothing happen.")] = False,
-    videos: Annotated[int, typer.Option(help="How many videos there are.")] = 16,
+    videos: Annotated[int, typer.Option(help="How many videos there are.")] = 40,
 ) -> None:
     """Run each stage on a cluster of real Ray nodes while nodes die, and compare with what one process makes."""
     if (weed := find_weed()) is None:
@@ -59,19 +59,22 @@ def main(
                 if stage.name not in wanted:
                     continue
                 wanted.remove(stage.name)
-                cluster.have_workers(3)
                 reference = stage.read(f"{_REFERENCE}/{stage.name}")
-                run_of, steps = f"{stage.name}-run", [] if undisturbed else STEPS[stage.name]
-                log = folder / f"{run_of}.log"
-                try:
-                    outcomes = drilled(cluster, stage, steps, reference, f"{BUCKET}/{run_of}", log)
-                except (RuntimeError, TimeoutError) as error:
-                    say(f"{stage.name}: {error}")
-                    good = False
-                    continue
-                for outcome in outcomes:
-                    tell(line(outcome))
-                    good &= outcome.good
+                faults = [] if undisturbed else STEPS[stage.name]
+                for steps in [[], faults] if faults and stage.divided else [faults]:
+                    cluster.have_workers(3)
+                    run_of = f"{stage.name}-{'run' if steps else 'undisturbed'}"
+                    run_uri, log = f"{BUCKET}/{run_of}", folder / f"{run_of}.log"
+                    try:
+                        outcomes = drilled(cluster, stage, steps, reference, run_uri, log)
+                    except (RuntimeError, TimeoutError) as error:
+                        say(f"{stage.name}: {error}")
+                        good = False
+                        break
+                    reference = stage.read(run_uri)
+                    for outcome in outcomes:
+                        tell(line(outcome))
+                        good &= outcome.good
     if not good:
         raise SystemExit(f"not as it should be; the logs are in {folder}")
     shutil.rmtree(folder)

@@ -36,7 +36,7 @@ def train_model(store: str, annotations: str, fitted: str, out: str, settings: l
     annotated = read_annotations(annotations, labels).select(features.video_ids())
     split, of_store = make_split(annotated, "video", 0), Projection.load(fitted)
     prepare(features, of_store, annotated, labels, split, out)
-    recipe = resolve_recipe("cnn", "localize", settings=settings)
+    recipe = resolve_recipe("cnn", "localize", features.spec, settings=settings)
     train(
         features,
         of_store,

@@ -91,7 +91,7 @@ STEPS = {
         Step(HeadKilled(), 1),
     ],
     "fit-projection": [Step(WorkerKilled(), 0, "run_train_fn")],
-    "train": [Step(WorkerKilled(), 4, "RayTrainWorker"), Step(HeadKilled(), 3)],
-    "score": [Step(StoreAway(), 2), Step(WorkerKilled(), 0, "Localize")],
+    "train": [Step(WorkerKilled(), 4, "RayTrainWorker"), Step(StoreAway(), 3), Step(HeadKilled(), 3)],
+    "score": [Step(StoreAway(), 2), Step(HeadKilled(), 2), Step(WorkerKilled(), 0, "Localize")],
 }
 """What happens in a run of each stage, one after another."""

@@ -55,6 +55,8 @@ class Stage:
         read: its result.
         works: what the processes that do its work call themselves.
         alone: does the same in this process, without Ray, into a folder.
+        divided: whether its workers together make something else than one alone, so that an undisturbed run of it tells
+            what faults change.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Stage:
     read: Callable[[str], Result]
     works: str
     alone: Callable[[str], None]
+    divided: bool = False
 
 
 class Corpus:
@@ -124,6 +127,7 @@ class Corpus:
                 _model,
                 "RayTrainWorker",
                 lambda out: alone.train_model(store, annotations, projection, out, _TRAINING),
+                divided=True,  # each norms its own part of a batch
             ),
             Stage(
                 "score",

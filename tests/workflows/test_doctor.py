@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from typer.testing import CliRunner
 
-from balletal.errors import InputError
+from balletal.errors import InputError, StorageError
 from workflows import doctor, doctor_cluster, weights
 from workflows.console import FAILED
 
@@ -101,6 +102,18 @@ def test_nodes_that_differ_are_named(ray_cluster: None) -> None:
         "torch": True,
     }
     assert checks[1]["found"] == f"{ray.__version__} on a; 1 on b"
+
+
+def test_nodes_with_the_same_trouble_say_it_once() -> None:
+    own = {"a": "/file-a", "b": "/file-b"}
+    away: dict[str, Any] = {
+        name: StorageError(f"s3://x{file}", expected="it", found="no") for name, file in own.items()
+    }
+    assert doctor_cluster._summary(away, own) == ("StorageError: s3://x: expected it, found no", False)
+    assert doctor_cluster._summary(away | {"b": "written"}, own) == (
+        "StorageError: s3://x: expected it, found no on a; written on b",
+        False,
+    )
 
 
 @pytest.mark.ray

@@ -8,6 +8,8 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,16 +17,17 @@ import ray
 from click.testing import Result
 from typer.testing import CliRunner
 
-from balletal.errors import InputError
+from balletal.errors import BalletalError, InputError
 from balletal.synthetic.card import dataset_card
 from balletal.synthetic.corpus import write_annotations, write_video
 from balletal.synthetic.presets import PRESETS
 from tests.workflows.faults_common import until
+from tests.workflows.serve.whole import answering
 from workflows.cli import COMMANDS, build
 from workflows.cluster import check_reachable
 from workflows.ray_jobs import RayJobs, cluster_address
 from workflows.runtime_env import PARTS, PROJECT, package, paths_of_nodes, variables
-from workflows.submit import attempts, default_name, module_of, submit
+from workflows.submit import ATTEMPT, NAME, WORKFLOW, attempts, default_name, module_of, submit, submitted_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 Balletal = Callable[..., Result]
@@ -150,7 +153,7 @@ def test_submits_at_once_are_one_job(jobs: RayJobs, tmp_path: Path) -> None:
 
 
 def test_every_workflow_is_a_program() -> None:
-    refused = {"serve", "submit", "submitted", "request", "jobs", "doctor"}
+    refused = {"serve", "app", "submit", "submitted", "request", "jobs", "doctor"}
     commands = {command for commands in COMMANDS.values() for command in commands}
     for command in commands - refused:
         path = ROOT.joinpath(*module_of(command).split(".")).with_suffix(".py")
@@ -197,6 +200,36 @@ def test_what_is_no_cluster_is_told_at_once(jobs: RayJobs) -> None:
     assert RayJobs(dashboard).job("nothing") is None
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [(200, {}, b"<html>"), (200, {}, b"{}"), (200, {}, b"[]"), (404, {}, b""), (500, {}, b"Traceback")],
+)
+def test_what_is_no_dashboard_of_ray_is_told(answer: tuple[int, dict[str, str], bytes]) -> None:
+    version = (200, {}, json.dumps({"version": "4", "ray_version": ray.__version__, "ray_commit": ""}).encode())
+    told = "expected the answer of a Ray dashboard, found"
+    with answering([answer]) as (url, _), pytest.raises(BalletalError, match=told):
+        RayJobs(url)
+    with answering([version, version, answer]) as (url, _):  # it asks twice
+        jobs = RayJobs(url)
+        for ask in (jobs.log, jobs.stop):
+            with pytest.raises(BalletalError, match=told):
+                ask("a")
+    with pytest.raises(InputError, match="no host and port"):
+        check_reachable("http://[")
+
+
+def test_jobs_of_others_are_none_of_ours() -> None:
+    ours = {NAME: "a", ATTEMPT: "1", WORKFLOW: "synth"}
+    about = [None, {NAME: "a"}, ours | {ATTEMPT: "first"}, ours]
+
+    class Jobs:
+        def all(self) -> list[Any]:
+            return [SimpleNamespace(metadata=one) for one in about]
+
+    jobs = cast(RayJobs, Jobs())
+    assert [job.metadata for job in submitted_jobs(jobs)] == [job.metadata for job in attempts(jobs, "a")] == [ours]
+
+
 @pytest.mark.ray
 def test_a_token_of_another_cluster_is_told(jobs: RayJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(jobs._client._headers, "authorization", "Bearer " + "0" * 64)
@@ -236,3 +269,4 @@ def test_paths_that_nodes_must_have(tmp_path: Path) -> None:
     words = ["--store", "s3://b/store", "--videos", str(tmp_path), "--out=runs/a", "workflows/configs/demo.yaml", "12"]
     assert paths_of_nodes(words, PROJECT) == [str(tmp_path), "runs/a"]
     assert "workflows/configs/demo.yaml" in paths_of_nodes(words, None)
+    assert paths_of_nodes(["x" * 300], PROJECT) == []  # too long for a file's name
