@@ -65,12 +65,15 @@ class DetectionStore:
         """Open detections that exist: a folder that holds those of one scoring, or a ``scoring=<id>`` folder itself.
 
         Raises:
-            InputError: there are none, or several scorings' (the message names them).
+            InputError: there are none, several scorings' (the message names them), or those of another one.
         """
         found = scorings(uri)
         if len(found) != 1:
             raise InputError(uri, expected="detections of one scoring", found=", ".join(found) or "none")
-        return cls(found[0].rpartition("/")[0], files.read_json(files.join(found[0], "_scoring.json")))
+        store = cls(found[0].rpartition("/")[0], files.read_json(about := files.join(found[0], "_scoring.json")))
+        if store.folder != found[0]:  # it would look elsewhere, and find nothing
+            raise InputError(about, expected="what its folder is named by", found=f"that of scoring={store.scoring_id}")
+        return store
 
     @property
     def scoring_id(self) -> str:
@@ -101,7 +104,7 @@ class DetectionStore:
 
     def videos(self) -> pd.DataFrame:
         """The videos that are scored: schemas.arrow.SCORED, and the ``part`` (a URI) that has their detections."""
-        return _last(self._ledger(self.parts()))
+        return _last(self._ledger())
 
     def tables(self, video_ids: Collection[str] | None = None) -> Iterator[pa.Table]:
         """The detections of all videos, or of those named, file by file."""
@@ -109,7 +112,14 @@ class DetectionStore:
         if video_ids is not None:
             videos = videos[videos["video_id"].isin(video_ids)]
         for part, of_part in videos.groupby("part", observed=True):
-            yield _rows_of(read_table(str(part)), of_part)
+            try:
+                table = read_table(str(part))
+            except InputError:
+                if part in self.parts():
+                    raise
+                yield from self.tables(set(of_part["video_id"]))  # another run has joined it to others meanwhile
+            else:
+                yield _rows_of(table, of_part)
 
     def compact(self, *, owner: str = EVERYONE, forget: Collection[str] = ()) -> None:
         """Join small files into few, and drop what does not count any more; killed at any time, nothing is lost.
@@ -118,8 +128,8 @@ class DetectionStore:
             owner: only this one's files, since several may be at it; :data:`EVERYONE`: all files.
             forget: videos whose detections are not true any more.
         """
-        parts = self.parts()
-        ledger = self._ledger(parts)
+        ledger = self._ledger()
+        parts = list(ledger["part"].cat.categories)
         live = _last(ledger)
         live = live[~live["video_id"].isin(forget)]
         held, kept = ledger["part"].value_counts(), live["part"].value_counts()
@@ -163,13 +173,20 @@ class DetectionStore:
         name = f"{order:020d}-{owner}-{uuid.uuid4().hex[:8]}.parquet"
         files.write_bytes(files.join(self.folder, name), sink.getvalue().to_pybytes())
 
-    def _ledger(self, parts: Sequence[str]) -> pd.DataFrame:
+    def _ledger(self) -> pd.DataFrame:
         """Rows of ``videos`` of all files in their order; ``part`` is categorical, its categories all the files."""
-        with ThreadPoolExecutor(READERS) as pool:
-            tables = list(pool.map(_read_videos, parts))
+        parts, tables = self.parts(), None
+        while tables is None:
+            try:
+                with ThreadPoolExecutor(READERS) as pool:
+                    tables = list(pool.map(_read_videos, parts))
+            except InputError as error:
+                before, parts = error.where, self.parts()
+                if before in parts:
+                    raise  # else another run has joined it to others meanwhile
         found = pa.concat_tables([arrow.SCORED.empty_table(), *tables]).to_pandas()
         codes = [number for number, table in enumerate(tables) for _ in range(len(table))]
-        return found.assign(part=pd.Categorical.from_codes(codes, list(parts)))
+        return found.assign(part=pd.Categorical.from_codes(codes, parts))
 
 
 def scorings(uri: str) -> list[str]:
@@ -202,7 +219,7 @@ def _read_videos(uri: str) -> pa.Table:
             packed = (pq.read_metadata(file).metadata or {}).get(b"videos")
         if packed is None:
             raise InputError(uri, expected="a file of scored detections", found="one that names no videos")
-        return pa.ipc.open_stream(base64.b64decode(packed)).read_all()
+        return pa.ipc.open_stream(base64.b64decode(packed)).read_all().cast(arrow.SCORED)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(uri, expected="a file of scored detections", found=str(error).splitlines()[0]) from None
 

@@ -14,6 +14,7 @@ import posixpath
 import re
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from balletal.errors import InputError, StorageError
-from balletal.storage import call, reason
+from balletal.storage import RemoteFile, call, reason
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class Version(NamedTuple):
 
 # A video is read from a few places at a time (pictures, sound, index), in steps of some 100 kB.
 _BLOCK, _BLOCKS = 4 << 20, 4
+_WRITABLE = "a place that can be written to"
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -76,6 +78,15 @@ def _options(uri: str) -> dict[str, Any]:
 
 def _call(uri: str, fs: Any, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return call(uri, function, *args, local=isinstance(fs, LocalFileSystem), **kwargs)
+
+
+@contextlib.contextmanager
+def _told(uri: str, expected: str) -> Iterator[None]:
+    """What a disk refuses, as a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(uri, expected=expected, found=reason(error)) from None
 
 
 def join(uri: str, *parts: str) -> str:
@@ -123,8 +134,12 @@ def version(uri: str) -> str:
     return "missing" if info is None else _version(info)
 
 
+def _modified(info: dict[str, Any]) -> Any:
+    return info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("created")
+
+
 def _modified_s(info: dict[str, Any]) -> float | None:
-    at = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("created")
+    at = _modified(info)
     return at.timestamp() if isinstance(at, datetime) else float(at) if isinstance(at, int | float) else None
 
 
@@ -132,8 +147,7 @@ def _version(info: dict[str, Any]) -> str:
     etag = info.get("ETag") or info.get("etag")
     if etag:
         return str(etag).strip('"')
-    modified = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("created") or ""
-    return f"{modified}-{info['size']}"
+    return f"{_modified(info) or ''}-{info['size']}"
 
 
 def read_bytes(uri: str) -> bytes:
@@ -168,36 +182,7 @@ def open_file(uri: str) -> IO[bytes]:
             raise OSError(errno.EINVAL, "a pipe or device, no file", path)
         return cast(IO[bytes], _call(uri, fs, Path(path).open, "rb"))
     options = {"block_size": _BLOCK, "cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS}}
-    return cast(IO[bytes], _RemoteFile(uri, _call(uri, fs, fs.open, path, "rb", **options)))
-
-
-class _RemoteFile(io.RawIOBase):
-    def __init__(self, uri: str, file: Any) -> None:
-        self._uri, self._file = uri, file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return call(self._uri, self._file.read, size)  # one that fails leaves the position where it was
-
-    def readinto(self, buffer: Any) -> int:
-        content = self.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    return cast(IO[bytes], RemoteFile(uri, _call(uri, fs, fs.open, path, "rb", **options)))
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -211,13 +196,11 @@ def write_bytes(uri: str, data: bytes) -> None:
         StorageError: no permission, no space, no such bucket, no answer.
     """
     fs, path = filesystem(uri)
-    try:
+    with _told(uri, _WRITABLE):
         if isinstance(fs, LocalFileSystem):
             _write_local(uri, path, io.BytesIO(data))
         else:
             _call(uri, fs, fs.pipe_file, path, data)
-    except OSError as error:
-        raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -232,15 +215,14 @@ def create_bytes(uri: str, data: bytes) -> bool:
         InputError, StorageError: as :func:`write_bytes`.
     """
     fs, path = filesystem(uri)
-    try:
-        if isinstance(fs, LocalFileSystem):
-            _write_local(uri, path, io.BytesIO(data), create=True)
-        else:
-            _call(uri, fs, fs.pipe_file, path, data, mode="create")
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
+    with _told(uri, _WRITABLE):
+        try:
+            if isinstance(fs, LocalFileSystem):
+                _write_local(uri, path, io.BytesIO(data), create=True)
+            else:
+                _call(uri, fs, fs.pipe_file, path, data, mode="create")
+        except FileExistsError:
+            return False
     return True
 
 
@@ -259,14 +241,12 @@ def move_file(local: Path, uri: str) -> None:
 def put_file(local: Path, uri: str) -> None:
     """Copy a local file, not through memory; otherwise as :func:`write_bytes`."""
     fs, path = filesystem(uri)
-    try:
+    with _told(uri, _WRITABLE):
         if isinstance(fs, LocalFileSystem):
             with local.open("rb") as source:
                 _write_local(uri, path, source)
         else:
             _call(uri, fs, fs.put_file, str(local), path)
-    except OSError as error:
-        raise StorageError(uri, expected="a place that can be written to", found=reason(error)) from None
 
 
 def _write_local(uri: str, path: str, source: IO[bytes], *, create: bool = False) -> None:
@@ -300,33 +280,36 @@ def remove(uri: str) -> None:
         StorageError: it cannot be removed.
     """
     fs, path = filesystem(uri)
-    try:
+    with _told(uri, "a file that can be removed"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         _call(uri, fs, fs.rm_file, path)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise StorageError(uri, expected="a file that can be removed", found=reason(error)) from None
 
 
 def remove_folder(uri: str) -> None:
     """Remove a folder with all that is in it, if it is there. Raises as :func:`remove`."""
     fs, path = filesystem(uri)
-    try:
+    with _told(uri, "a folder that can be removed"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         _call(uri, fs, fs.rm, path, recursive=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise StorageError(uri, expected="a folder that can be removed", found=reason(error)) from None
 
 
-def read_json(uri: str) -> Any:
+def read_json(uri: str, *, unique: bool = False) -> Any:
     """Parse a JSON file.
 
+    Args:
+        unique: refuse an object that names a key twice, of which the last would silently count.
+
     Raises:
-        InputError: missing, not UTF-8 or not JSON.
+        InputError: missing, not UTF-8 or not JSON; with ``unique``, a key that is named twice.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+            raise InputError(str(uri), expected="each name once", found=f"{twice} twice")
+        return found
+
     try:
-        return json.loads(read_bytes(uri).decode("utf-8-sig"))
+        return json.loads(read_bytes(uri).decode("utf-8-sig"), object_pairs_hook=once if unique else None)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(str(uri), expected="a JSON file", found=str(error)) from None
 

@@ -5,6 +5,7 @@ hundred workers do not come back at one moment.
 """
 
 import errno
+import io
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -102,6 +103,37 @@ def call(uri: str, function: Callable[..., T], *args: Any, local: bool = False, 
             expected = f"storage that answers within {PATIENCE_S:g} s" if _is_away(error) else "storage that works"
             raise StorageError(uri, expected=expected, found=reason(error)) from None
         raise
+
+
+class RemoteFile(io.RawIOBase):
+    """An open file of remote storage whose reads try again."""
+
+    def __init__(self, uri: str, file: Any) -> None:
+        self._uri, self._file = uri, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return call(self._uri, self._file.read, size)  # one that fails leaves the position where it was
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _is_away(error: BaseException) -> bool:

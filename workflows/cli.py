@@ -29,6 +29,7 @@ COMMANDS = {
         "score": "score",
         "export": "export",
         "serve": "serve.command",
+        "app": "app.command",
         "request": "request",
         "jobs": "jobs",
         "pipeline": "pipeline",

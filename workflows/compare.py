@@ -5,6 +5,7 @@ as one -> what each model costs -> comparison.json, comparison.csv, summary.csv,
 """
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Annotated, Any
 
 import ray
@@ -15,7 +16,7 @@ from balletal import files
 from balletal.annotations import read_annotations
 from balletal.errors import BalletalError
 from balletal.labels import LabelSet
-from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
+from balletal.tal.config import ModelName, Recipe, RecipeName
 from balletal.tal.localizer import Localizer
 from workflows.cluster import ray_session
 from workflows.comparison_config import CompareConfig, ComparisonConfig
@@ -29,7 +30,7 @@ from workflows.comparison_results import (
     pool_folds,
     show,
 )
-from workflows.config import merged, read_yaml, validated, with_settings
+from workflows.config import read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
 from workflows.ensemble import ensemble
 from workflows.fitting import weights_that_fit
@@ -125,15 +126,11 @@ def _oracle(cells: list[Cell], labels: LabelSet) -> list[dict[str, Any]]:
 def _plan(config: ComparisonConfig, cells: list[Cell], out: str) -> list[Planned]:
     planned = []
     for cell in cells:
-        for model in config.models:
-            for recipe_name in config.recipes:
-                if (model, recipe_name) == ("transformer", "paper"):
-                    continue  # the paper has none
-                for seed in config.seeds:
-                    of_seed = (f"seed{seed}",) if len(config.seeds) > 1 else ()
-                    name = "-".join((*([cell.features] if cell.features else ()), model, recipe_name, *of_seed))
-                    folder = files.join(out if cell.fold is None else cell.folder, "runs", name)
-                    planned.append(Planned(cell, model, recipe_name, seed, name, folder))
+        for (model, recipe_name), seed in product(config.pairs(), config.seeds):
+            of_seed = (f"seed{seed}",) if len(config.seeds) > 1 else ()
+            name = "-".join((*([cell.features] if cell.features else ()), model, recipe_name, *of_seed))
+            folder = files.join(out if cell.fold is None else cell.folder, "runs", name)
+            planned.append(Planned(cell, model, recipe_name, seed, name, folder))
     # The dearest runs first, so that the last one to end is a short one.
     return sorted(planned, key=lambda one: one.recipe == "paper")
 
@@ -148,7 +145,7 @@ def _train_all(config: ComparisonConfig, labels: LabelSet, planned: list[Planned
     task = _train  # it waits for Ray Train's workers and takes no CPU itself
     if alone:  # it trains; where its process is lost, another goes on from its checkpoint
         task = _train.options(num_cpus=cpus_each, num_gpus=int(bool(resources.get("GPU"))), max_retries=3)
-    recipes = [_recipe(config, one) for one in planned]  # all are checked before the first is trained
+    recipes = [_recipe(config, one) for one in planned]
     for one, settings in zip(planned, recipes, strict=True):
         if one.init is not None:
             weights_that_fit(one.init, settings, one.cell.projection, labels)
@@ -198,12 +195,8 @@ _cost = ray.remote(num_cpus=1)(cost_of)
 
 
 def _recipe(config: ComparisonConfig, one: Planned) -> Recipe:
-    """The shipped recipe, under the comparison's overrides, under those of the features."""
-    values = recipe(one.model, one.recipe).model_dump(mode="json") | {"seed": one.seed}
-    for overrides in (config.overrides, one.cell.overrides):
-        for key in (one.recipe, f"{one.model}-{one.recipe}"):
-            values = merged(values, overrides.get(key, {}))
-    return validated(Recipe, values, where=f"overrides of {one.name}")
+    settings = config.recipe_of(one.model, one.recipe, one.cell.store.spec.stride_s, one.cell.overrides)
+    return settings.model_copy(update={"seed": one.seed})
 
 
 def main(

@@ -5,7 +5,10 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from balletal.annotations import By
-from balletal.tal.config import ModelName, RecipeName
+from balletal.tal.config import DEFAULT_STRIDE_S, ModelName, Recipe, RecipeName, Seed, recipe
+from balletal.tal.ensemble import check_members
+from balletal.tal.windows import Windows
+from workflows.config import merged, validated
 
 
 def _of_recipes(overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -65,7 +68,7 @@ class ComparisonConfig(BaseModel):
     split: SplitConfig = SplitConfig()
     models: list[ModelName] = Field(["lstm", "cnn"], min_length=1)
     recipes: list[RecipeName] = Field(["paper", "localize"], min_length=1)
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     overrides: Overrides = {}
     ensembles: dict[RunName, list[str]] = Field({}, description="by name, the <model>-<recipe> of all seeds to join")
     workers: int = Field(1, gt=0, description="of a run; more than one are Ray Train workers")
@@ -75,9 +78,12 @@ class ComparisonConfig(BaseModel):
 
     @model_validator(mode="after")
     def _something(self) -> "ComparisonConfig":
-        if set(self.models) == {"transformer"} and set(self.recipes) == {"paper"}:
+        if not self.pairs():
             raise ValueError("there is nothing to train: the paper has no recipe for the transformer")
-        trained = {f"{model}-{recipe}" for model in self.models for recipe in self.recipes}
+        for key in ("models", "recipes", "seeds"):  # two runs would write into one folder
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"{key} should be named once each")
+        trained = {f"{model}-{name}" for model, name in self.pairs()}
         for name, members in self.ensembles.items():
             if unknown := set(members) - trained or ({"no member"} if not members else set()):
                 raise ValueError(
@@ -85,7 +91,32 @@ class ComparisonConfig(BaseModel):
                 )
             if name in trained:
                 raise ValueError(f"ensemble {name} is called as what it is made of")
+        for more in self.variants():  # an error in `overrides` is told before hours of work
+            recipes = {f"{pair[0]}-{pair[1]}": self.recipe_of(*pair, DEFAULT_STRIDE_S, more) for pair in self.pairs()}
+            for name, members in self.ensembles.items():
+                check_members(f"ensemble {name}", {member: recipes[member].model for member in members})
         return self
+
+    def variants(self) -> list[dict[str, dict[str, Any]]]:
+        """What goes over ``overrides``, for each kind of features."""
+        return [{}]
+
+    def pairs(self) -> list[tuple[ModelName, RecipeName]]:
+        """Each model with each of its recipes; the paper has none for the transformer."""
+        every = [(model, name) for model in self.models for name in self.recipes]
+        return [pair for pair in every if pair != ("transformer", "paper")]
+
+    def recipe_of(
+        self, model: ModelName, name: RecipeName, stride_s: float = DEFAULT_STRIDE_S, *more: dict[str, dict[str, Any]]
+    ) -> Recipe:
+        """The shipped recipe for features that far apart, with the comparison's overrides on top, then ``more``."""
+        values = recipe(model, name, stride_s).model_dump(mode="json")
+        for overrides in (self.overrides, *more):
+            for key in (name, f"{model}-{name}"):
+                values = merged(values, overrides.get(key, {}))
+        settings = validated(Recipe, values, where=f"overrides of {model}-{name}")
+        Windows.of(settings)  # raises where a window is all context
+        return settings
 
 
 class ExtraConfig(BaseModel):
@@ -136,3 +167,6 @@ class CompareConfig(ComparisonConfig):
             if unknown := set(setting.init) - set(self.models):
                 raise ValueError(f"features {setting.name}, init: {', '.join(sorted(unknown))} is not compared")
         return self
+
+    def variants(self) -> list[dict[str, dict[str, Any]]]:
+        return [setting.overrides for setting in self.features] or [{}]

@@ -110,11 +110,18 @@ def rows_of(segments: pd.DataFrame) -> list[list]:
 
 
 def durations_of(store: FeatureStore, annotations: Annotations, video_ids: list[str]) -> dict[str, float]:
-    """Seconds of each video: as annotated, else as its container says, else as its features last."""
+    """Seconds of each video: as annotated, else as its container says, else as its features last.
+
+    Raises:
+        InputError: none of them says.
+    """
     probed = store.videos().dropna(subset=["duration"])
     durations = dict(zip(probed["video_id"], probed["duration"], strict=True)) | annotations.durations
     missing = [video_id for video_id in video_ids if video_id not in durations]
-    durations |= {video.video_id: float(video.end_s[-1]) for video in store.iter_videos(missing)}
+    for video in store.iter_videos(missing):
+        if len(video.features) == 0:
+            raise InputError(f"video {video.video_id}", expected="a duration or features to tell it", found="neither")
+        durations[video.video_id] = float(video.end_s[-1])
     return {video_id: float(durations[video_id]) for video_id in video_ids}
 
 

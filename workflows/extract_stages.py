@@ -75,7 +75,8 @@ def share(
             it asks for GPUs even where there are none yet, as on a cluster that grows.
 
     Raises:
-        InputError: no node has as many GPUs as an actor is to have.
+        InputError: no node has as many GPUs as an actor is to have; there are no CPUs, and ``actors`` does not say how
+            many are to come.
     """
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     if gpus > 0 or gpus_per_actor is not None:
@@ -87,6 +88,9 @@ def share(
         most = actors or max(1, int(gpus / each))
         # An actor feeds its GPU with half a CPU; never so much that nothing is left to decode with.
         return Share(min(1.0, cpus / 2), min(0.5, cpus / 4 / most), each, most)
+    if not cpus and actors is None:
+        expected = "a node with CPUs, or --actors on a cluster that grows"
+        raise InputError("the cluster", expected=expected, found="none on any node")
     # On CPUs, an actor of one thread for each: threads that share a clip's work wait for each other whenever one of
     # them must wait for a decoder. Fewer, with more threads, where memory is short.
     largest = max(nodes, key=lambda node: node.get("CPU", 0))

@@ -95,6 +95,7 @@ def score(
     if since is not None and videos is None:
         raise InputError("score", expected="videos, whose files have a time", found="since, and a store")
     started = time.monotonic()
+    files.absolute(out)  # an empty one is told: what is joined to it would lie in this folder
     localizer = Localizer.load(bundle)
     localizer.class_names(coarse)  # told before any work
     options: dict[str, Any] = {"min_score": min_score, "top_k": top_k, "coarse": coarse}
@@ -230,8 +231,8 @@ def main(
         weights=weights,
         flow=flow,
         video_ids=video_id,
-        since=_time(since) if since else None,
-        shard=_shard(shard) if shard else None,
+        since=None if since is None else _time(since),
+        shard=None if shard is None else _shard(shard),
         address=address,
     )
     if json:

@@ -114,6 +114,8 @@ class Scoring:
         if self._scored is None:
             scored = self._into.videos()
             self._scored = dict(zip(scored["video_id"], scored["version"], strict=True))
+            self._known = sum(self._scored.get(video) == version for video, version in versions.items())
+            self._total = len(versions)
             self._grow(int(sum(node.get("CPU", 0) for node in nodes()) // _CPUS_BESIDE))
         if self._scored.get(video_id) != versions[video_id]:
             self._waiting.append(Video(video_id, versions[video_id], VideoState(tuple(segments), ""), duration))
@@ -174,6 +176,14 @@ class Scoring:
         self._results.append(result)
         self.failures |= {failure.video_id: failure for failure in result.failures}
         self.scored += len(result.videos)
+        if self._on_videos:
+            table = result.detections.to_pandas().drop(columns="bundle")
+            found = {video: rows.reset_index(drop=True) for video, rows in table.groupby("video_id")}
+            # Told before it is committed: what is not told twice may never be told at all.
+            self._on_videos({video: found.get(video, table[:0]) for video in result.videos["video_id"].to_pylist()})
+        if self._on_progress:
+            done = self._known + self.scored + len(self.failures)
+            self._on_progress("localizing", done, max(done, self._total))
         if sum(len(one.videos) for one in self._results) >= _PER_PART or time.monotonic() - self._begun > _PART_S:
             self._commit()
 
@@ -181,15 +191,7 @@ class Scoring:
         videos = pa.concat_tables([arrow.SCORED.empty_table(), *(one.videos for one in self._results)])
         if len(videos):
             detections = pa.concat_tables([one.detections for one in self._results])
-            if self._on_videos:
-                table = detections.to_pandas().drop(columns="bundle")
-                found = {video: rows.reset_index(drop=True) for video, rows in table.groupby("video_id")}
-                # Told before it is committed: what is not told twice may never be told at all.
-                self._on_videos({video: found.get(video, table[:0]) for video in videos["video_id"].to_pylist()})
             self._into.write(videos, detections, owner=self._owner)
-        if self._on_progress and self._results:
-            done = self._known + self.scored + len(self.failures)
-            self._on_progress("localizing", done, max(done, self._total))
         self._results, self._begun = [], time.monotonic()
 
 

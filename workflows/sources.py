@@ -50,7 +50,7 @@ class Shard:
         Raises:
             InputError: no such form, or no such part.
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         shard = cls(*map(int, found.groups())) if found else None
         if shard is None or not 1 <= shard.number <= shard.of:
             raise InputError(f"shard {text!r}", expected="i/n, such as 1/4, 2/4, 3/4 and 4/4", found="another")

@@ -25,6 +25,7 @@ from balletal.annotations import (
     save_split,
     write_activitynet,
 )
+from balletal.backbones.spec import FeatureSpec
 from balletal.errors import InputError
 from balletal.features.store import FeatureStore
 from balletal.labels import LabelSet
@@ -33,6 +34,7 @@ from balletal.segments import SEGMENT_COLUMNS
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
 from balletal.tal.localizer import Localizer
 from balletal.tal.sequences import LabelledSequence, write_sequences
+from balletal.tal.windows import Windows
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
 from workflows.console import print_json, run, say
@@ -75,8 +77,9 @@ def prepare(
         missing = len(split.video_ids(subset)) - len(video_ids)
         if missing:
             say(f"{subset}: {missing} videos of the split have no features or no annotations, left out")
-        if not video_ids:
-            raise InputError(f"{subset} subset", expected="a video with features and annotations", found="none")
+        if not any(len(video.features) for video in store.iter_videos(video_ids)):
+            found = f"{len(video_ids)} videos that hold no feature" if video_ids else "none"
+            raise InputError(f"{subset} subset", expected="a video with features and annotations", found=found)
         if not segments["video_id"].isin(video_ids).any():
             raise InputError(f"{subset} subset", expected=f"a step of label set {labels.name}", found="none")
     durations = durations_of(store, annotations, chosen["training"] + chosen["validation"])
@@ -217,13 +220,25 @@ def train(
 
 
 def resolve_recipe(
-    model: ModelName, name: RecipeName, *, config: str | None = None, settings: list[str] | None = None, seed: int = 0
+    model: ModelName,
+    name: RecipeName,
+    spec: FeatureSpec,
+    *,
+    config: str | None = None,
+    settings: list[str] | None = None,
+    seed: int = 0,
 ) -> Recipe:
-    """The shipped recipe with a YAML file's values and `--set` on top."""
-    values = recipe(model, name).model_dump(mode="json") | {"seed": seed}
+    """The shipped recipe for such features, with a YAML file's values and `--set` on top.
+
+    Raises:
+        InputError: values that no recipe has, or of which no window can be made.
+    """
+    values = recipe(model, name, spec.stride_s).model_dump(mode="json") | {"seed": seed}
     if config is not None:
         values = merged(values, read_yaml(config))
-    return validated(Recipe, with_settings(values, settings or []), where=config or "the recipe")
+    resolved = validated(Recipe, with_settings(values, settings or []), where=config or "the recipe")
+    Windows.of(resolved)  # raises where a window is all context
+    return resolved
 
 
 def main(
@@ -261,7 +276,6 @@ def main(
     The same command again resumes a run that was stopped.
     """
     out = files.absolute(out)  # Ray Train takes no relative folder
-    resolved = resolve_recipe(model, recipe, config=config, settings=settings, seed=seed)
     label_set = LabelSet.load(labels)
     begin = None if init is None else Localizer.load(init)
     if projection is not None:
@@ -270,6 +284,7 @@ def main(
         fitted = begin.projection
     else:
         raise typer.BadParameter("name a folder that fit-projection wrote, or --init", param_hint="--projection")
+    resolved = resolve_recipe(model, recipe, fitted.spec, config=config, settings=settings, seed=seed)
     if begin is not None:
         weights_that_fit(begin, resolved, fitted, label_set)  # or it is told before anything is written
     owner = f"projection {projection or init}"

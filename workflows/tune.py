@@ -32,7 +32,7 @@ from balletal.labels import LabelSet
 from balletal.metrics.detection import evaluate_detections
 from balletal.projection import Projection
 from balletal.report.study import study_figure
-from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
+from balletal.tal.config import DEFAULT_STRIDE_S, ModelName, Recipe, RecipeName, Seed, recipe
 from balletal.tal.localizer import Localizer, localize_videos
 from balletal.tal.models import TemporalModel
 from balletal.tal.sequences import SequenceFile
@@ -65,7 +65,7 @@ class TuneConfig(BaseModel):
     recipe: RecipeName = "localize"
     overrides: dict[str, Any] = Field({}, description="values of the recipe that all trials share")
     space: Space = Field(min_length=1)
-    seed: int = 0
+    seed: Seed = 0
     trials: int = Field(20, gt=0, description="a study that has ended goes on when it is given more")
     seconds: float | None = Field(None, gt=0, description="of training, summed over the trials; then no trial goes on")
     report_epochs: int = Field(2, gt=0, description="epochs between reports")
@@ -82,9 +82,10 @@ class TuneConfig(BaseModel):
             raise ValueError("a study measures on one split")
         return self
 
-    @property
-    def base(self) -> Recipe:
-        values = merged(recipe(self.model, self.recipe).model_dump(mode="json") | {"seed": self.seed}, self.overrides)
+    def base(self, stride_s: float = DEFAULT_STRIDE_S) -> Recipe:
+        """The shipped recipe for features that far apart, with the study's overrides on top."""
+        shipped = recipe(self.model, self.recipe, stride_s)
+        values = merged(shipped.model_dump(mode="json") | {"seed": self.seed}, self.overrides)
         return validated(Recipe, values, where="overrides")
 
 
@@ -98,11 +99,12 @@ def tune(config: TuneConfig, address: str | None = None) -> dict[str, Any]:
         InputError: a space that no recipe has, ``out`` holds a study of another configuration, bad data.
     """
     config = config.model_copy(update={"out": files.absolute(config.out)})
-    base, out = config.base, config.out
-    check_space(config.space, base, config.seed, config.trials)
+    out = config.out
+    check_space(config.space, config.base(), config.seed, config.trials)
     # How long to search may change from one call to the next; what is searched may not.
     claim(out, config.model_dump(mode="json", exclude={"out", "trials", "seconds", "cpus", "gpus"}))
     store, projection = _prepare(config)
+    base = config.base(store.spec.stride_s)
     study = Study(config, base.optim.epochs)
     waiting = [trial for trial in range(config.trials) if trial not in study.ended]
     if waiting and not study.spent():
@@ -226,7 +228,7 @@ def _numbered(trial: int) -> SimpleNamespace:
 def _run_trial(values: dict[str, int], *, config: TuneConfig, store: FeatureStore, projection: Projection) -> None:
     """One trial: epochs, and every few of them a report of how the averaged model does on the validation videos."""
     trial = values["trial"]
-    _, settings = draw(config.space, config.base, config.seed, trial)
+    _, settings = draw(config.space, config.base(store.spec.stride_s), config.seed, trial)
     data = [SequenceFile(files.join(config.out, "sequences", f"{s}.parquet")) for s in ("training", "validation")]
     truth = read_annotations(files.join(config.out, "ground_truth.json"), LabelSet.load(config.labels))
     videos = list(store.iter_videos(list(truth.durations)))

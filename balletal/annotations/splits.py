@@ -140,12 +140,15 @@ def load_split(uri: str) -> Split:
     """Read a split that :func:`save_split` wrote, or one made by hand.
 
     Raises:
-        InputError: it has another form, or a subset of another name.
+        InputError: it has another form, a subset of another name, or a video twice.
     """
-    data: Any = files.read_json(uri)
+    data: Any = files.read_json(uri, unique=True)
     if not isinstance(data, dict) or not isinstance(data.get("videos"), dict):
         raise InputError(uri, expected='a split {"by", "seed", "videos": {video id: subset}}', found=str(data)[:80])
     for video_id, subset in data["videos"].items():
         if subset not in SUBSETS:
             raise InputError(f"{uri}, video {video_id}", expected=f"one of {', '.join(SUBSETS)}", found=repr(subset))
-    return Split(str(data.get("by", "video")), int(data.get("seed", 0)), dict(data["videos"]))
+    seed = data.get("seed", 0)
+    if not isinstance(seed, int):
+        raise InputError(f"{uri}, seed", expected="a whole number", found=repr(seed))
+    return Split(str(data.get("by", "video")), seed, dict(data["videos"]))

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 # Mid tones that stand out on white and on black alike; each run also has a marker or a line style of its own.
 COLOURS = ("#b5495b", "#3d84b8", "#4f9a67", "#c58a2b", "#8a6fc0", "#5f7482")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one more than colours: no two of 42 runs have both in common
 
 _INK = "#010203"  # stands for currentColor while matplotlib draws
 _SVG = "http://www.w3.org/2000/svg"
@@ -210,7 +210,7 @@ def ap_at(detection: dict[str, Any], label: str, tiou: float) -> float | None:
 
 
 def _line(i: int) -> dict[str, Any]:
-    return {"color": COLOURS[i % 6], "marker": MARKERS[i % 6]}
+    return {"color": COLOURS[i % 6], "marker": MARKERS[i % 7]}
 
 
 def _legend(axes: Axes, columns: int) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from balletal import files
 from balletal.annotations import read_annotations
 from balletal.errors import InputError
+from balletal.parquet import read_table
 from balletal.segments import DETECTION_COLUMNS
 
 
@@ -91,11 +92,15 @@ def _read_run(folder: Path) -> Run:
         raise InputError(str(folder / "metrics.json"), expected="the metrics of a run", found="no key 'detection'")
     losses = folder / "losses.csv"
     detections = folder / "detections.parquet"
-    if not detections.is_file():
-        raise InputError(str(detections), expected="a Parquet file of detections", found="nothing there")
+    try:
+        found = read_table(str(detections)).select(list(DETECTION_COLUMNS)).to_pandas()
+    except KeyError as error:
+        raise InputError(
+            str(detections), expected=f"columns {', '.join(DETECTION_COLUMNS)}", found=str(error)
+        ) from None
     return Run(
         name=str(metrics.get("name") or folder.resolve().name),
         metrics=metrics,
         losses=pd.read_csv(losses) if losses.is_file() else pd.DataFrame(),
-        detections=pd.read_parquet(detections, columns=list(DETECTION_COLUMNS)),
+        detections=found,
     )

@@ -1,6 +1,6 @@
 """Several models that answer as one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,25 @@ from torch import Tensor, nn
 from balletal.errors import InputError
 from balletal.tal.config import ModelConfig
 from balletal.tal.models import Outputs, TemporalModel
+
+
+def check_members(where: str, configs: Mapping[str, ModelConfig]) -> None:
+    """See that models can answer as one, before any of them is made.
+
+    Args:
+        where: what is made of them, for the message.
+        configs: of the members, by their names.
+
+    Raises:
+        InputError: one says boundaries as fractions; two answer at other points.
+    """
+    points = {name: f"upsample {config.upsample}, levels {config.levels}" for name, config in configs.items()}
+    expected = next(iter(points.values()), "")
+    for name, config in configs.items():
+        if config.boundary == "fraction":
+            raise InputError(f"{where}, {name}", expected="distances as boundaries", found="fractions")
+        if points[name] != expected:
+            raise InputError(f"{where}, {name}", expected=expected, found=points[name])
 
 
 class Ensemble(nn.Module):
@@ -27,9 +46,8 @@ class Ensemble(nn.Module):
         super().__init__()
         if not members:
             raise InputError("ensemble", expected="at least one model", found="none")
+        check_members("ensemble", {f"member {i + 1}": member.config for i, member in enumerate(members)})
         for i, member in enumerate(members):
-            if not member.located:
-                raise InputError(f"ensemble, member {i + 1}", expected="distances as boundaries", found="fractions")
             if _shape(member) != _shape(members[0]):
                 raise InputError(f"ensemble, member {i + 1}", expected=_shape(members[0]), found=_shape(member))
         self.members = nn.ModuleList(members)
@@ -47,8 +65,4 @@ class Ensemble(nn.Module):
 
 
 def _shape(model: TemporalModel) -> str:
-    config = model.config
-    return (
-        f"{model.in_dim} components, {model.num_classes} classes, {model.num_tags} tags, upsample {config.upsample}, "
-        f"levels {config.levels}"
-    )
+    return f"{model.in_dim} components, {model.num_classes} classes, {model.num_tags} tags"

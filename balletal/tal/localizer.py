@@ -15,7 +15,6 @@ import pandas as pd
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from balletal import files
@@ -76,7 +75,7 @@ class Localizer:
         joined = Ensemble([cast(TemporalModel, model) for part in parts for model in part])
         first = localizers[0].with_temperature(1.0)
         members = tuple(recipe for one in localizers for recipe in one.members or (one.recipe,))
-        about = {"members": {one.name: one.digest for one in localizers}}
+        about = {"members": [{"name": one.name, "digest": one.digest} for one in localizers]}  # seeds share a name
         return cls(name, first.labels, first.projection, first.recipe, joined, about, members)
 
     @property
@@ -126,7 +125,8 @@ class Localizer:
             minute.
 
         Raises:
-            InputError: features of another length or not finite; ``coarse`` without coarse labels.
+            InputError: features of another length or not finite; a duration that is none; ``coarse`` without coarse
+                labels.
         """
         stream = self.stream(duration, video_id=video.video_id, min_score=min_score, coarse=coarse)
         return _whole(stream, video, top_k)
@@ -173,7 +173,7 @@ class Localizer:
         """Localize a video while it comes in; the arguments are those of :meth:`localize`.
 
         Raises:
-            InputError: ``coarse`` without coarse labels.
+            InputError: a duration that is none; ``coarse`` without coarse labels.
         """
         names, merge = self.class_names(coarse), None
         if coarse:
@@ -258,18 +258,16 @@ class Localizer:
             models = [TemporalModel(r.model, projection.dim, len(labels), num_tags) for r in members or (recipe,)]
             model = Ensemble(models) if members else models[0]
             model.load_state_dict(weights)
-        except (KeyError, ValidationError) as error:
-            raise InputError(where, expected="the fields of a bundle", found=str(error)) from None
+            name, digest, about = str(manifest["name"]), str(manifest["digest"]), dict(manifest["about"])
+        except (KeyError, TypeError, ValueError) as error:  # pydantic's is a ValueError
+            message = " ".join(repr(error).split())[:200]
+            raise InputError(where, expected="the fields of a bundle", found=message) from None
         except (SafetensorError, RuntimeError) as error:
             message = " ".join(str(error).split())[:200]
             raise InputError(files.join(folder, MODEL_FILE), expected="this bundle's weights", found=message) from None
-        localizer = cls(
-            manifest["name"], labels, projection, recipe, model.to(device).eval(), manifest["about"], members
-        )
-        if localizer.digest != manifest["digest"]:
-            raise InputError(
-                where, expected=f"content of digest {manifest['digest'][:12]}", found=localizer.digest[:12]
-            )
+        localizer = cls(name, labels, projection, recipe, model.to(device).eval(), about, members)
+        if localizer.digest != digest:
+            raise InputError(where, expected=f"content of digest {digest[:12]}", found=localizer.digest[:12])
         return localizer
 
     def _decisive(self) -> dict[str, Any]:

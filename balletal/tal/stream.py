@@ -43,6 +43,8 @@ class Stream:
         duration: float | None = None,
         min_score: float = 0.0,
     ) -> None:
+        if duration is not None and not 0 <= duration < np.inf:
+            raise InputError(f"duration of {video_id}", expected="finite seconds from 0 on", found=str(duration))
         self.spec, self.names, self.tags = projection.spec, names, tags
         self.video_id, self.min_score = video_id, min_score
         self.duration = duration

@@ -1,5 +1,7 @@
+import base64
 import io
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -178,6 +180,26 @@ def test_each_joins_its_own_files_and_what_others_commit_meanwhile_counts(
     assert len(store.parts()) == before - 1
 
 
+@pytest.mark.parametrize("read", ["_read_videos", "read_table"])
+def test_who_reads_while_another_joins_reads_it_all(
+    store: DetectionStore, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    for number, video in enumerate("abc"):
+        part(store, {video: [number / 4]}, owner="1of2")
+    function, alone, once = getattr(detections, read), threading.Lock(), [store.compact]
+
+    def meanwhile(uri: str) -> pa.Table:
+        with alone:  # several are read at the same time
+            if once:
+                monkeypatch.setattr(detections, read, function)
+                once.pop()(owner="1of2")
+        return function(uri)
+
+    monkeypatch.setattr(detections, read, meanwhile)
+    assert scores(store) == {"a": [0.0], "b": [0.25], "c": [0.5]}
+    assert len(store.parts()) == 1
+
+
 def test_several_scorings_are_told_apart(store: DetectionStore, tmp_path: Path) -> None:
     part(store, {"a": [0.5], "b": []})
     uri = store.uri
@@ -205,4 +227,18 @@ def test_files_that_are_none_of_ours(store: DetectionStore) -> None:
         files.write_bytes(store.parts()[0], content)
         with pytest.raises(InputError, match=f"a file of scored detections, found .*{message}"):
             store.videos()
-    assert json.loads((Path(store.folder) / "_scoring.json").read_text()) == SCORING
+    other = pa.table({"video_id": ["a"]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, other.schema) as stream:
+        stream.write_table(other)
+    packed = io.BytesIO()
+    about = {"videos": base64.b64encode(sink.getvalue())}
+    pq.write_table(arrow.DETECTIONS.empty_table().replace_schema_metadata(about), packed)
+    files.write_bytes(store.parts()[0], packed.getvalue())
+    with pytest.raises(InputError, match=r"a file of scored detections, found .*names"):
+        store.videos()
+    where = Path(store.folder) / "_scoring.json"
+    assert json.loads(where.read_text()) == SCORING
+    where.write_text(json.dumps(SCORING | {"min_score": 0.5}))
+    with pytest.raises(InputError, match="expected what its folder is named by, found that of scoring="):
+        DetectionStore.open(store.uri)

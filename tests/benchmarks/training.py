@@ -39,7 +39,7 @@ from tests.workflows.corpus import Corpus, write_corpus
 
 PARTS = ("epochs", "sameness")
 CLASSES, STEPS_A_SECOND = 11, 0.4  # about what AnnChor has
-SETS = {"released 64/64": (650, 40, 512, 64, 64, 8), "windowed 16/8": (30, 250, 256, 16, 8, 2)}
+SETS = {"released 64/64": (650, 40, 512, 64, 64), "windowed 16/8": (30, 250, 256, 16, 8)}
 SMALL = {"optim.epochs": 30, "optim.batch_size": 4, "optim.lr": 0.01, "optim.ema": 0.9, "model.hidden": 16}
 SMALL |= {"model.upsample": 2, "model.substep_dim": 16, "model.substep_layers": 1, "optim.checkpoint_epochs": 5}
 
@@ -69,7 +69,7 @@ def draw(videos: int, length: int, dim: int, spec: FeatureSpec) -> list[Labelled
 def epochs(times: int) -> Iterator[str]:
     """Rows of the table of epoch times."""
     runs: list[tuple[ModelName, Recipe]] = []
-    for name, (videos, length, dim, window, stride, upsample) in SETS.items():
+    for name, (videos, length, dim, window, stride) in SETS.items():
         spec = FeatureSpec(
             backbone="none", weights="unknown", streams=("rgb",), fps=25, window=window, stride=stride, size=0,
             crop="center", mode="imported", dim=dim,
@@ -77,9 +77,7 @@ def epochs(times: int) -> Iterator[str]:
         data = draw(videos, length, dim, spec)
         runs = [("cnn", recipe("cnn", "paper"))]
         for model in ("cnn", "lstm", "transformer"):
-            shipped = recipe(model, "localize")
-            sizes = shipped.model.model_copy(update={"upsample": upsample})
-            runs.append((model, shipped.model_copy(update={"model": sizes})))
+            runs.append((model, recipe(model, "localize", spec.stride_s)))
         trainings = [
             Training(
                 settings, spec, in_dim=dim, num_classes=CLASSES, steps_per_epoch=steps_per_epoch(videos, settings.optim)
@@ -93,7 +91,7 @@ def epochs(times: int) -> Iterator[str]:
                 training.train_epoch(data)
                 spent[i] = min(spent[i], time.process_time() - started)
         for (model, settings), training, seconds in zip(runs, trainings, spent, strict=True):
-            kind = "paper" if settings.model.boundary == "fraction" else f"localize, upsample {upsample}"
+            kind = "paper" if settings.model.boundary == "fraction" else f"localize, upsample {settings.model.upsample}"
             size = sum(p.numel() for p in training.model.parameters()) / 1e6
             ratio = seconds / spent[0]
             steps = steps_per_epoch(videos, settings.optim)

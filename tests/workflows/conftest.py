@@ -1,4 +1,4 @@
-"""What the tests of the workflows share: tiny videos, random weights, a tiny bundle, an S3 server."""
+"""What the tests of the workflows share: tiny videos, random weights, a tiny bundle, an S3 server, a browser."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -94,6 +94,37 @@ def _write_video(path: Path, seconds: float, *, fps: int = 25, seed: int = 0) ->
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(stream.encode())
     return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str, require: Callable) -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        require("playwright is not installed")
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", *camera],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A tab that must see no script fail and nothing that the page's policy forbids."""
+    context = browser.new_context(permissions=["camera"], viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    tab.set_default_timeout(20_000)
+    wrong: list[str] = []
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+    tab.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    yield tab
+    context.close()
+    assert wrong == []
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ def test_features_folds_and_seeds_are_measured_with_their_spread(
     assert both["parameters"] == 2 * run["parameters"]
     for fold in folds:
         joined = Localizer.load(str(fold / "runs" / "all-both" / "bundle"))
-        assert list(joined.about["members"]) == [f"all-{seed}" for seed in seeds]
+        assert [one["name"] for one in joined.about["members"]] == [f"all-{seed}" for seed in seeds]
     assert (out / "report.html").read_text().count("all-both") > 1
 
     table = pd.read_csv(out / "summary.csv")
@@ -309,6 +309,18 @@ def test_bundles_to_begin_with_share_their_projection(corpus: Corpus, more: More
         ({"features": [{"name": "a", "store": "s", "extra": [{"store": "t"}]}]}, "extra.0.annotations: field required"),
         ({"features": [{"name": "a", "store": "s", "init": {"lstm": "b"}}]}, "init: lstm is not compared"),
         ({"store": "s", "overrides": {"localise": {}}}, "localise is no recipe"),
+        ({"store": "s", "overrides": {"localize": {"optim": {"epochz": 3}}}}, r"cnn-localize: .*optim\.epochz: extra"),
+        (
+            {"features": [{"name": "a", "store": "s", "overrides": {"localize": {"model": {"upsample": 0}}}}]},
+            r"cnn-localize: .*model\.upsample: input should be greater",
+        ),
+        (
+            {"store": "s", "overrides": {"localize": {"decode": {"window": 1, "context": 4}}}},
+            r"decode\.window: expected at least",
+        ),
+        ({"store": "s", "seeds": [0, 1, 0]}, "seeds should be named once each"),
+        ({"store": "s", "models": ["cnn", "cnn"]}, "models should be named once each"),
+        ({"store": "s", "seeds": [0, -1]}, r"seeds\.1: input should be greater than or equal to 0"),
         ({"store": "s", "models": ["transformer"], "recipes": ["paper"]}, "nothing to train"),
     ],
 )
@@ -317,17 +329,23 @@ def test_wrong_configurations_are_named(corpus: Corpus, tmp_path: Path, more: di
         config(corpus, tmp_path, **more)
 
 
-def test_more_folds_than_videos_and_bad_overrides_are_named_before_training(
-    corpus: Corpus, tmp_path: Path, ray_cluster: None
-) -> None:
+def test_ensembles_that_do_not_fit_are_named_before_training(corpus: Corpus, tmp_path: Path) -> None:
+    unlike = {"lstm-localize": {"model": {"upsample": 5}}}
+    more = {"store": corpus.store, "models": ["cnn", "lstm"], "recipes": ["localize", "paper"], "dim": 4}
+    for members, message in (
+        (
+            ["cnn-localize", "lstm-localize"],
+            "ensemble both, lstm-localize: expected upsample 2, levels 1, found upsample",
+        ),
+        (["cnn-localize", "cnn-paper"], "ensemble both, cnn-paper: expected distances as boundaries, found fractions"),
+    ):
+        with pytest.raises(InputError, match=message):
+            config(corpus, tmp_path, **more, overrides=unlike, ensembles={"both": members})
+
+
+def test_more_folds_than_videos_are_named_before_training(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 to 12, the videos"):
         make_cells(config(corpus, tmp_path / "folds", store=corpus.store, split={"folds": 13}))
-    wrong = config(
-        corpus, tmp_path / "out", store=corpus.store, dim=3, overrides={"localize": {"optim": {"epochz": 3}}}
-    )
-    with pytest.raises(InputError, match=r"overrides of cnn-localize: .*optim\.epochz: extra inputs"):
-        compare(wrong, make_cells(wrong))
-    assert not (tmp_path / "out" / "runs").exists()
 
 
 def test_one_seed_has_no_spread() -> None:

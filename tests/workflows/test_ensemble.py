@@ -33,7 +33,7 @@ def runs(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     labels = LabelSet.load("annchor-coarse")
     for model in ("cnn", "lstm"):
         out = str(folder / model)
-        settings = resolve_recipe(cast(ModelName, model), "localize", settings=list(SMALL))
+        settings = resolve_recipe(cast(ModelName, model), "localize", store.spec, settings=list(SMALL))
         prepare(store, fitted, read_annotations(corpus.annotations, labels), labels, load_split(corpus.split), out)
         named = {"name": f"{model}-localize", "recipe_name": "localize"}
         train(store, fitted, labels, settings, prepared=out, out=out, alone=True, **named)
@@ -57,6 +57,22 @@ def test_runs_become_one_bundle_that_is_measured(corpus: Corpus, runs: list[Path
     assert bundle.about["validation"]["average_map"] == metrics["detection"]["average_map"]
     report = command("report", out)
     assert report.exit_code == 0, report.output
+
+
+def test_another_member_of_the_same_name_is_another_ensemble(corpus: Corpus, runs: list[Path], tmp_path: Path) -> None:
+    """Runs of several seeds have one name."""
+    same = []
+    for temperature in (2.0, 3.0):
+        shutil.copytree(runs[0], tmp_path / str(temperature))
+        shutil.rmtree(tmp_path / str(temperature) / "bundle")
+        other = Localizer.load(str(runs[0] / "bundle")).with_temperature(temperature)
+        other.save(str(tmp_path / str(temperature) / "bundle"))
+        same.append(tmp_path / str(temperature))
+    where = ("--store", corpus.store, "--out", tmp_path / "out")
+    assert command("ensemble", runs[0], same[1], *where).exit_code == 0
+    result = command("ensemble", same[0], same[1], *where)
+    assert result.exit_code == 1
+    assert "members" in str(result.exception)
 
 
 def test_runs_that_do_not_belong_together_are_refused(corpus: Corpus, runs: list[Path], tmp_path: Path) -> None:

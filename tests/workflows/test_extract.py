@@ -364,6 +364,13 @@ def test_smaller_nodes_have_fewer_actors() -> None:
     assert share([{"CPU": 16, "memory": 1e12}, {"CPU": 4, "memory": 1e11}, {"memory": 1e10}]).actors == 20
 
 
+def test_a_cluster_without_cpus_is_told_of_at_once() -> None:
+    head = {"memory": 1e10}
+    with pytest.raises(InputError, match=r"expected a node with CPUs.*found none on any node"):
+        share([head])
+    assert share([head], actors=3).actors == 3  # nodes are to come
+
+
 def test_with_gpus_there_is_an_actor_for_each() -> None:
     nodes = [{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}]
     assert share(nodes, gpus_per_actor=1) == Share(decode_cpus=1, actor_cpus=0.5, actor_gpus=1, actors=2)

@@ -211,6 +211,13 @@ def test_videos_or_a_store(tiny_bundle, tmp_path: Path, given: dict[str, str]) -
         score(tiny_bundle.folder, str(tmp_path), **given)  # type: ignore[arg-type]
 
 
+def test_an_empty_place_is_not_this_folder(tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="expected a path or a URL, found nothing"):
+        score(tiny_bundle.folder, "", store=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_coarse_labels_are_refused_before_any_work(tiny_bundle, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected labels that have coarse names, found label set annchor-coarse"):
         score(tiny_bundle.folder, str(tmp_path), store=str(tmp_path / "none"), coarse=True)
@@ -221,7 +228,13 @@ def test_since_is_of_files(tiny_bundle, tmp_path: Path) -> None:
         score(tiny_bundle.folder, str(tmp_path), store=str(tmp_path), since=datetime.now(UTC))
 
 
-@pytest.mark.parametrize("wrong", [{"since": "yesterday"}, {"shard": "0/2"}, {"shard": "3/2"}, {"shard": "half"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"since": "yesterday"}, {"shard": "0/2"}, {"shard": "3/2"}, {"shard": "half"}, {"shard": f"1/{'9' * 5000}"}),
+        *({"since": ""}, {"shard": ""}),  # of a variable that is not set: all of the videos are not meant
+    ],
+)
 def test_times_and_shards_that_are_none(tiny_bundle, tmp_path: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(typer.BadParameter, match=r"ISO 8601|i/n"):
         main(bundle=tiny_bundle.folder, out=str(tmp_path), videos=str(tmp_path), **wrong)  # type: ignore[arg-type]

@@ -204,7 +204,9 @@ def test_tags_are_learnt_measured_and_told(tmp_path: Path) -> None:
     assert read.keys() == made.keys()
     assert all(np.array_equal(read[video], made[video]) for video in made)
 
-    settings = resolve_recipe("cnn", "localize", settings=[*SMALL, "model.dropout=0", "model.input_dropout=0"])
+    settings = resolve_recipe(
+        "cnn", "localize", store.spec, settings=[*SMALL, "model.dropout=0", "model.input_dropout=0"]
+    )
     how = {"name": "t", "recipe_name": "localize", "alone": True}
     metrics = train(store, projection, labels, settings, out, out, **how)
     jsonschema.validate(metrics, schemas.json_schema("metrics"))
@@ -221,6 +223,24 @@ def test_tags_are_learnt_measured_and_told(tmp_path: Path) -> None:
     other = annotated.tags.iloc[1:]
     with pytest.raises(InputError, match="another videos, durations and segments"):
         prepare(store, projection, replace(annotated, tags=other), labels, load_split(corpus.split), out)
+
+
+def test_videos_that_hold_no_feature_are_named(corpus: Corpus, tmp_path: Path) -> None:
+    labels, fitted, out = LabelSet.load("annchor-coarse"), Projection.load(corpus.projection), str(tmp_path / "run")
+    known, split = read_annotations(corpus.annotations, labels), load_split(corpus.split)
+    store = FeatureStore.create(str(tmp_path / "store"), SPEC)
+    for video_id in split.videos:
+        store.write_unit(video_id, 0, 0, np.zeros((0, 6)))
+    with pytest.raises(InputError, match=r"training subset: .*found 9 videos that hold no feature"):
+        prepare(store, fitted, known, labels, split, out)
+    store.write_unit("v1", 0, 0, np.ones((3, 6)))
+    with pytest.raises(InputError, match=r"validation subset: .*found 3 videos that hold no feature"):
+        prepare(store, fitted, known, labels, split, out)
+    store.write_unit("v9", 0, 0, np.ones((3, 6)))
+    bare = replace(known, videos=known.videos.assign(duration=np.nan))
+    with pytest.raises(InputError, match="video v0: expected a duration or features to tell it, found neither"):
+        prepare(store, fitted, bare, labels, split, out)
+    assert not (tmp_path / "run").exists()
 
 
 def test_features_of_another_spec_are_refused_with_both_named(corpus: Corpus, tmp_path: Path) -> None:
@@ -240,10 +260,14 @@ def test_features_of_another_spec_are_refused_with_both_named(corpus: Corpus, tm
         (("--set", "optim.epochz=3"), r"epochz: extra inputs"),
         (("--set", "nonsense"), r"expected key\.key=value"),
         (("--set", "optim.lr=[1"), "--set .* expected a YAML value"),
+        (("--set", "loss.center_radius=.inf"), r"center_radius: input should be a finite number"),
+        (("--set", "decode.window=1", "--set", "decode.context=4"), r"decode\.window: expected at least"),
+        (("--seed", "-1"), "seed: input should be greater than or equal to 0"),
+        (("--seed", str(2**70)), "seed: input should be less than"),
         (("--labels", "annchor-none"), "annchor-none.*expected one of annchor-coarse, annchor-fine"),
     ],
 )
-def test_wrong_options_are_named(corpus: Corpus, tmp_path: Path, more: tuple[str, str], message: str) -> None:
+def test_wrong_options_are_named(corpus: Corpus, tmp_path: Path, more: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CliRunner().invoke(build(), arguments(corpus, tmp_path / "run", *more), catch_exceptions=False)
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """Searching a recipe's values on Ray Tune: spaces, a study, its resume, trials that fail."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,9 +18,11 @@ from typer.testing import CliRunner
 
 from balletal.errors import InputError
 from balletal.tal.config import Recipe, recipe
+from tests.balletal.tal.conftest import SPEC
 from tests.workflows.corpus import Corpus
 from workflows.cli import build
-from workflows.config import validated
+from workflows.comparison_config import CompareConfig
+from workflows.config import read_yaml, validated
 from workflows.train import resolve_recipe
 from workflows.tune import Study, TuneConfig, tune
 from workflows.tune_space import Domain, check_space, draw
@@ -66,8 +69,8 @@ def test_a_study_leaves_a_table_a_recipe_and_a_figure_and_goes_on_when_given_mor
     assert table["optim.lr"].between(0.001, 0.03).all()
     assert summary["best"]["average_map"] == table["average_map"][0] > 0
     # What train makes of best.yaml is the best trial's recipe.
-    best = resolve_recipe("cnn", "localize", config=str(out / "best.yaml"))
-    _, drawn = draw(config(corpus, out).space, config(corpus, out).base, 0, summary["best"]["trial"])
+    best = resolve_recipe("cnn", "localize", SPEC, config=str(out / "best.yaml"))
+    _, drawn = draw(config(corpus, out).space, config(corpus, out).base(SPEC.stride_s), 0, summary["best"]["trial"])
     assert best == drawn
     assert "best so far" in (out / "study.svg").read_text()
     assert not list((out / "states").glob("*.pt"))
@@ -121,12 +124,22 @@ def test_a_killed_study_goes_on_with_the_states_and_rungs_that_it_had(
     assert kept[0] == kept[1]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_are_told_of_can_be_made_again(path: Path) -> None:
+    told = read_yaml(str(path))
+    if "space" not in told:
+        validated(CompareConfig, told, where=path.name)
+        return
+    study = validated(TuneConfig, told, where=path.name)
+    check_space(study.space, study.base(), study.seed, study.trials)
+
+
 @pytest.mark.ray
 def test_a_diverging_trial_and_a_spent_budget(corpus: Corpus, tmp_path: Path, ray_cluster: None) -> None:
     wild = {"optim.lr": {"choice": [1e30, 0.01]}}
     small = SMALL | {"model": SMALL["model"] | {"upsample": 2}}
     study = config(corpus, tmp_path / "wild", space=wild, overrides=small, grace_epochs=8, seed=1)
-    lrs = [draw(study.space, study.base, 1, trial)[0]["optim.lr"] for trial in range(4)]
+    lrs = [draw(study.space, study.base(), 1, trial)[0]["optim.lr"] for trial in range(4)]
     assert set(lrs) == {1e30, 0.01}
     assert tune(study)["best"]["optim.lr"] == 0.01
     table = pd.read_csv(tmp_path / "wild" / "trials.csv").sort_values("trial")
@@ -164,6 +177,8 @@ def test_asha_is_given_back_what_it_saw(corpus: Corpus, tmp_path: Path) -> None:
         ({"space": {"optim.lr": {"uniform": [1, 0.5]}}}, "the lower end comes first"),
         ({"space": {"optim.lr": {"loguniform": [0, 0.5]}}}, "loguniform begins above 0"),
         ({"space": {}}, "space: dictionary should have at least 1"),
+        ({"space": {"optim.clip_norm": {"uniform": [1, math.inf]}}}, r"clip_norm: .*finite number"),
+        ({"seed": -1}, "seed: input should be greater than or equal to 0"),
         ({"split": {"folds": 3}}, "one split"),
         ({"overrides": {"optim": {"lrr": 1}}}, r"overrides: .*optim\.lrr: extra inputs"),
     ],

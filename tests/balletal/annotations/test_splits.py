@@ -104,7 +104,17 @@ def test_save_and_load(tmp_path):
     assert set(json.loads((tmp_path / "split.json").read_text())) == {"by", "seed", "videos"}
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"videos": {"u": "holdout"}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"videos": {"u": "holdout"}}',
+        '{"videos": {"u": "training"}, "seed": "one"}',
+        '{"videos": {"u": "training"}, "seed": null}',
+        '{"videos": {"u": "training", "u": "validation"}}',
+    ],
+)
 def test_a_split_of_another_form(tmp_path, content):
     path = tmp_path / "split.json"
     path.write_text(content)

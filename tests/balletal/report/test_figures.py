@@ -47,3 +47,8 @@ def test_the_confusion_map_names_all_labels_and_gives_shares_of_rows(comparison)
     texts = ["".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {*labels, "missed", "background"} <= set(texts)
     assert sorted(text for text in texts if text.isdigit()) == ["25", "25", "50"]
+
+
+def test_runs_of_one_colour_have_markers_of_their_own() -> None:
+    lines = [tuple(figures._line(i).values()) for i in range(42)]
+    assert len(set(lines)) == 42

@@ -202,7 +202,15 @@ def test_bad_folders_are_named(tmp_path: Path, comparison) -> None:
     metrics.write_text(metrics.read_text().replace('"validation"', '"testing"'))
     with pytest.raises(InputError, match="one subset, found testing, validation"):
         read_results(folder)
-    (folder / "runs" / "lstm-localize" / "detections.parquet").unlink()
+    detections = folder / "runs" / "lstm-localize" / "detections.parquet"
+    whole = detections.read_bytes()
+    pd.read_parquet(detections).drop(columns="score").to_parquet(detections)
+    with pytest.raises(InputError, match=r"detections\.parquet: expected columns .*score"):
+        read_results(folder)
+    detections.write_bytes(whole[:100])
+    with pytest.raises(InputError, match=r"expected a Parquet file, found .*magic bytes"):
+        read_results(folder)
+    detections.unlink()
     with pytest.raises(InputError, match=r"detections\.parquet"):
         read_results(folder)
 

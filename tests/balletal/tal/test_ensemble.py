@@ -85,7 +85,7 @@ def test_a_bundle_of_several_comes_back_with_the_same_answers(spec, video, tmp_p
     read = Localizer.load(str(tmp_path))
     assert read.digest == joined.digest
     assert [recipe.model.name for recipe in read.members] == ["cnn", "lstm"]
-    assert read.about["members"] == {one.name: one.digest for one in parts}
+    assert read.about["members"] == [{"name": one.name, "digest": one.digest} for one in parts]
     assert read.localize(video).equals(joined.localize(video))
     assert not joined.localize(video).equals(parts[0].localize(video))
     jsonschema.validate(json.loads((tmp_path / "bundle.json").read_text()), schemas.json_schema("bundle"))

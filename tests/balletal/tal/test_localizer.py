@@ -118,6 +118,24 @@ def test_a_bundle_with_a_part_missing_or_damaged_is_refused_by_name(localizer, t
         Localizer.load(str(tmp_path))
 
 
+@pytest.mark.parametrize("key", ["name", "labels", "spec", "recipe", "about", "digest"])
+def test_a_bundle_whose_manifest_lacks_a_field_is_refused_by_name(localizer, tmp_path, key):
+    localizer.save(str(tmp_path))
+    manifest = json.loads((tmp_path / "bundle.json").read_text())
+    for changed in ({name: manifest[name] for name in manifest if name != key}, manifest | {key: 3}):
+        (tmp_path / "bundle.json").write_text(json.dumps(changed))
+        if key == "name" and key in changed:  # what it is called decides no detection
+            continue
+        with pytest.raises(InputError, match=r"bundle\.json: expected"):
+            Localizer.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("duration", [-1.0, np.nan, np.inf])
+def test_a_duration_that_is_none_is_refused(localizer, duration):
+    with pytest.raises(InputError, match="duration of v: expected finite seconds"):
+        localizer.localize(video(), duration=duration)
+
+
 def test_a_bundle_that_was_changed_is_refused(localizer, tmp_path):
     localizer.save(str(tmp_path))
     manifest = json.loads((tmp_path / "bundle.json").read_text())

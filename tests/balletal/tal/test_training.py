@@ -4,7 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from balletal.errors import InputError
-from balletal.tal.config import DecodeConfig, LossConfig, ModelConfig, OptimConfig, Recipe, recipe
+from balletal.tal.config import DecodeConfig, LossConfig, ModelConfig, ModelName, OptimConfig, Recipe, recipe
 from balletal.tal.training import Training, steps_per_epoch
 
 from .conftest import make_sequences
@@ -115,6 +115,15 @@ def test_the_paper_has_no_transformer():
     assert recipe("transformer", "localize").model.name == "transformer"
     with pytest.raises(InputError, match="recipe paper: expected a model of the paper's, lstm or cnn"):
         recipe("transformer", "paper")
+
+
+@pytest.mark.parametrize("model", ["lstm", "cnn", "transformer"])
+def test_localize_cuts_coarse_features_finer(model: ModelName) -> None:
+    released, windowed = recipe(model, "localize", 2.56), recipe(model, "localize")
+    assert (released.model.upsample, windowed.model.upsample) == (8, 2)  # sub-steps of 0.32 and of 0.16 s
+    assert recipe(model, "localize", 0.16) == windowed
+    if model != "transformer":
+        assert recipe(model, "paper", 2.56) == recipe(model, "paper")
 
 
 def test_recipes_that_could_not_be_used_are_refused_before_training(spec):
