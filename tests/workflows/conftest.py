@@ -106,6 +106,7 @@ def browser(chromium: str, require: Callable) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium,
+            timeout=180_000,
             args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", *camera],
         )
         yield browser
@@ -117,7 +118,7 @@ def tab(browser: Any) -> Iterator[Any]:
     """A tab that must see no script fail and nothing that the page's policy forbids."""
     context = browser.new_context(permissions=["camera"], viewport={"width": 1280, "height": 900})
     tab = context.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(60_000)
     wrong: list[str] = []
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)

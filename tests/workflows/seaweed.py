@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import s3fs
+from botocore.exceptions import BotoCoreError
 
 from balletal.video.guard import end_idle
 
@@ -84,7 +85,7 @@ class Server:
                 s3fs.S3FileSystem(
                     key=self.key, secret=self.secret, endpoint_url=self.endpoint, skip_instance_cache=True
                 ).mkdir("videos")
-            except (OSError, TimeoutError):
+            except (OSError, BotoCoreError):  # the second where nobody listens yet
                 time.sleep(0.5)
             else:
                 return
@@ -188,16 +189,20 @@ def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str,
 
 
 def free_ports(n: int) -> list[int]:
-    """Ports that are free together with the port 10000 above, where SeaweedFS puts its gRPC."""
+    """Ports that are free together with the port 10000 above, where SeaweedFS puts its gRPC.
+
+    All below 32768: from there on the kernel gives them to connections, also between this look and their use.
+    """
     found: list[int] = []
     random = np.random.default_rng()
     while len(found) < n:
-        port = int(random.integers(20000, 32000))
+        port = int(random.integers(20000, 22768))
         try:
             for one in (port, port + 10000):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", one))
         except OSError:
             continue
-        found.append(port)
+        if port not in found:
+            found.append(port)
     return found

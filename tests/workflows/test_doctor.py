@@ -66,7 +66,10 @@ def test_weights_get(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_cluster_node_by_node(ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cluster_node_by_node(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_cluster, "_STORAGE_S", 240.0)  # a busy machine takes long to start workers
     (tmp_path / "bucket").mkdir()
     (tmp_path / "file").touch()
     address = ray.get_runtime_context().gcs_address

@@ -56,12 +56,12 @@ class Disturbed:
         self.thread.start()
 
     def reached(self) -> tuple[int, int, str]:
-        found: tuple[int, int, str] | None = until(self.fault.reached, seconds=100)
+        found: tuple[int, int, str] | None = until(self.fault.reached, seconds=250)
         assert found, "the extraction never came there"
         return found
 
     def summary(self) -> dict[str, Any]:
-        self.thread.join(120)
+        self.thread.join(300)
         (summary,) = self.summaries
         return summary
 
@@ -178,6 +178,6 @@ def test_a_store_that_cannot_be_written_is_told_in_a_line(tmp_path: Path, corpus
     assert str(caught.value).endswith(
         ".parquet: expected a place that can be written to, found No space left on device"
     )
-    assert until(lambda: ray.available_resources().get("CPU") == 2, seconds=60), "an actor of the job is left"
+    assert until(lambda: ray.available_resources().get("CPU") == 2), "an actor of the job is left"
     corpus.extract(store)
     assert corpus.content(store) == corpus.usual

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balletal.annotations import read_annotations
@@ -245,6 +245,7 @@ def test_a_time_is_utc_unless_it_says() -> None:
     assert _time("2026-11-22T01:30+01:00") == datetime(2026, 11, 22, 0, 30, tzinfo=UTC)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 9))
 def test_every_video_is_in_one_shard(video_ids: list[str], of: int) -> None:
     shards = [Shard.parse(f"{number}/{of}") for number in range(1, of + 1)]

@@ -121,7 +121,7 @@ def test_a_killed_run_resumes_where_it_was(corpus: Corpus, tmp_path: Path) -> No
     environment = os.environ | {"HOME": str(tmp_path)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         # A checkpoint counts once Ray Train has noted it: on a busy machine seconds after it was written.
         noted = out / "checkpoints" / "checkpoint_manager_snapshot.json"
         while not (noted.exists() and "checkpoint_2" in noted.read_text()) and time.monotonic() < deadline:
@@ -241,6 +241,25 @@ def test_videos_that_hold_no_feature_are_named(corpus: Corpus, tmp_path: Path) -
     with pytest.raises(InputError, match="video v0: expected a duration or features to tell it, found neither"):
         prepare(store, fitted, bare, labels, split, out)
     assert not (tmp_path / "run").exists()
+
+
+def test_steps_behind_the_features_are_told(corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, fitted = LabelSet.load("annchor-coarse"), Projection.load(corpus.projection)
+    known, split, store = (
+        read_annotations(corpus.annotations, labels),
+        load_split(corpus.split),
+        FeatureStore.open(corpus.store),
+    )
+    prepare(store, fitted, known, labels, split, str(tmp_path / "all"))
+    assert "after the last feature" not in capsys.readouterr().err
+    end = store.read("v3").end_s[-1]
+    late = known.segments["video_id"] == "v3"
+    moved = known.segments.assign(start=known.segments["start"] + end * late, end=known.segments["end"] + end * late)
+    longer = known.videos.assign(duration=known.videos["duration"] + 2 * end * (known.videos["video_id"] == "v3"))
+    prepare(store, fitted, replace(known, segments=moved, videos=longer), labels, split, str(tmp_path / "some"))
+    told = capsys.readouterr().err
+    assert f"training: {late.sum()} steps begin after the last feature of their video" in told
+    assert "validation:" not in told
 
 
 def test_features_of_another_spec_are_refused_with_both_named(corpus: Corpus, tmp_path: Path) -> None:

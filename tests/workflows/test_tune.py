@@ -102,7 +102,7 @@ def test_a_killed_study_goes_on_with_the_states_and_rungs_that_it_had(
     environment = os.environ | {"HOME": str(tmp_path)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while not (out / "reports.json").exists() or len(reports(out)) < 3:
             assert process.poll() is None, "ended before it could be killed"
             assert time.monotonic() < deadline
@@ -179,6 +179,8 @@ def test_asha_is_given_back_what_it_saw(corpus: Corpus, tmp_path: Path) -> None:
         ({"space": {}}, "space: dictionary should have at least 1"),
         ({"space": {"optim.clip_norm": {"uniform": [1, math.inf]}}}, r"clip_norm: .*finite number"),
         ({"seed": -1}, "seed: input should be greater than or equal to 0"),
+        ({"cpus": math.inf}, "cpus: .*finite number"),
+        ({"reduction": math.inf}, "reduction: .*finite number"),
         ({"split": {"folds": 3}}, "one split"),
         ({"overrides": {"optim": {"lrr": 1}}}, r"overrides: .*optim\.lrr: extra inputs"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balletal import files
@@ -213,6 +213,7 @@ def test_stores_work_on_any_fsspec_file_system() -> None:
     assert all(uri.startswith("memory://") for uri in again.files())
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=15))
 def test_any_video_id_becomes_a_visible_file_name_and_back(video_id: str) -> None:
     from urllib.parse import unquote

@@ -137,6 +137,6 @@ def browse(tmp_path: Path, chromium: str) -> Callable[[str], str]:
             "--dump-dom",
             page.as_uri(),
         ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
     return run

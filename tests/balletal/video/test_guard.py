@@ -172,8 +172,9 @@ def test_an_idle_child_that_died_is_replaced() -> None:
 
 def test_a_call_that_hangs_is_ended(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
-    with pytest.raises(VideoError, match=r"expected a video that decodes, 0.5 s a part at most") as caught:
-        call(hang, str(marker), limit_s=0.5)
+    call(pid)  # so that the child has imported this module, which takes its time
+    with pytest.raises(VideoError, match=r"expected a video that decodes, 3 s a part at most") as caught:
+        call(hang, str(marker), limit_s=3.0)
     assert caught.value.kind == "timeout"
     with pytest.raises(ProcessLookupError):
         os.kill(int(marker.read_text()), 0)
@@ -182,7 +183,7 @@ def test_a_call_that_hangs_is_ended(tmp_path: Path) -> None:
 
 def test_waiting_for_storage_is_not_the_video_s_time() -> None:
     call(pid)
-    assert call(wait_for_storage, 4, 0.3, limit_s=0.9) == "read"
+    assert call(wait_for_storage, 4, 1.0, limit_s=3.0) == "read"
 
 
 def test_a_call_that_takes_too_much_memory() -> None:
@@ -233,7 +234,7 @@ def test_a_child_ends_with_its_killed_parent(tmp_path: Path, state: str) -> None
         parent.wait()
     poller = select.poll()
     poller.register(child)
-    assert poller.poll(20_000)  # a descriptor of a process is ready when that has ended
+    assert poller.poll(120_000)  # a descriptor of a process is ready when that has ended
     os.close(child)
 
 

@@ -51,18 +51,22 @@ def test_a_click_on_a_step_goes_to_its_first_moment(app: str, tab: Any, client: 
     tab.locator("input[type=file]").set_input_files(clips / "a.mp4")
     tab.get_by_role("button", name="Find the steps").click()
     step = tab.get_by_role("button", name="other: A · 1.00 s – 2.00 s · score 0.50")
+    tab.get_by_text("Slow motion, frame by frame").wait_for()  # the last of the page: nothing moves any more
     step.click()
     assert seconds(tab) == pytest.approx(1.0, abs=1e-3)
-    assert tab.locator(".balletal .now").inner_text() == "A"
+    now = tab.locator(".balletal .now")
+    now.filter(has_text="A").wait_for()
+    assert now.inner_text() == "A"
     box = tab.locator(".balletal svg").bounding_box()
     tab.mouse.click(box["x"] + 128 + (box["width"] - 128) * 0.35, box["y"] + box["height"] - 30)
     assert seconds(tab) == pytest.approx(0.7, abs=0.01)
-    assert tab.locator(".balletal .now").inner_text().strip() == ""
+    now.filter(has_not_text="A").wait_for()
+    assert now.inner_text().strip() == ""
     assert tab.evaluate("document.querySelector('video').videoWidth") == 64
 
     tab.get_by_text("Another video, or other models").click()
     tab.get_by_text("a.mp4", exact=True).nth(1).wait_for()  # the file is still chosen
-    assert tab.get_by_role("button", name="Find the steps").is_enabled()
+    tab.get_by_role("button", name="Find the steps", disabled=False).wait_for()
 
     tab.reload()
     tab.get_by_role("button", name="other: A · 0.00 s – 0.50 s · score 0.50").wait_for()
@@ -97,6 +101,5 @@ def test_the_way_back_shows_the_labels_of_the_job_before(
     tab.evaluate("address => history.pushState(null, '', address)", f"/?video={answered['video']}&job={job.id}")
     tab.evaluate("dispatchEvent(new PopStateEvent('popstate'))")
     legend.get_by_text("B", exact=True).last.wait_for()
-    legend.get_by_text("A", exact=True).first.wait_for(
-        state="detached"
-    )  # Streamlit clears away what was there a moment later
+    # Streamlit clears away what was there a moment later.
+    legend.get_by_text("A", exact=True).first.wait_for(state="detached")

@@ -21,7 +21,7 @@ def open_page(asking: None) -> Callable[..., Any]:
     def run(**address: str) -> Any:
         from streamlit.testing.v1 import AppTest
 
-        page = AppTest.from_file(str(PAGE), default_timeout=30)
+        page = AppTest.from_file(str(PAGE), default_timeout=300)
         page.query_params.update(address)
         return page.run()
 

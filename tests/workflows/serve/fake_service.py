@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import math
 import socket
 import struct
 import threading
@@ -34,13 +35,14 @@ class FakeService:
     Attributes:
         detections: of every video, by model: (label, start, end, score).
         pieces: (offset, bytes) of each piece of an upload that came in.
+        room: for so many pieces; the next one waits on its way in until there is more.
     """
 
     detections: dict[str, list[tuple[str, float, float, float]]]
     duration: float = 4.0
     token: str | None = None
     chunk_max: int = 8 << 20
-    piece_s: float = 0.0
+    room: float = math.inf
     hold: str | None = None
     problems: dict[str, Problem] = field(default_factory=dict)
     uploads: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -146,7 +148,8 @@ def _uploads(app: FastAPI, state: FakeService) -> None:
     async def piece(upload_id: str, request: Request, response: Response) -> None:
         upload = _found(state.uploads, upload_id)
         body = await request.body()
-        await asyncio.sleep(state.piece_s)
+        while len(state.pieces) >= state.room:
+            await asyncio.sleep(0.02)
         at, here = int(request.headers["Upload-Offset"]), len(upload["content"])
         if at != here:
             raise Problem(409, "offset", "Wrong offset", "Go on from upload_offset.", upload_offset=here)

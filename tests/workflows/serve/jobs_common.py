@@ -57,7 +57,7 @@ def put_video(store: JobStore, source: Path, owner: str = "local") -> str:
     return video_id
 
 
-def wait(client: TestClient, job_id: str, seconds: float = 120) -> dict[str, Any]:
+def wait(client: TestClient, job_id: str, seconds: float = 300) -> dict[str, Any]:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         body = client.get(f"/v1/jobs/{job_id}").json()

@@ -18,5 +18,5 @@ def test_a_client_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(bodies, "SILENCE_S", 0.05)
     request = Request({"type": "http", "method": "PUT", "path": "/", "headers": []}, messages().__anext__)
     with pytest.raises(Problem, match="Nothing came") as told:
-        asyncio.run(asyncio.wait_for(bodies.receive(request, tmp_path / "body", 100), 20))
+        asyncio.run(asyncio.wait_for(bodies.receive(request, tmp_path / "body", 100), 120))
     assert (told.value.status, told.value.urn) == (408, "silence")

@@ -51,7 +51,7 @@ class FakeBackend:
 
     async def features(self, model: str, pixels: np.ndarray, clips: int | None = None) -> np.ndarray:
         assert clips
-        await asyncio.to_thread(self.go.wait, 20)
+        await asyncio.to_thread(self.go.wait, 240)
         if self.fails:
             raise self.fails
         return features_of(pixels, clips)
@@ -152,7 +152,7 @@ def test_what_is_sent_beyond_the_credits_is_dropped(
         for n in range(credits + 25):
             socket.send_bytes(picture(n))
         socket.send_json({"type": "end"})
-        assert all_read.wait(20)
+        assert all_read.wait(120)
         backend.go.set()
         said = until(socket, "done")
     dropped = [message for message in said if message["type"] == "dropped"]

@@ -33,9 +33,9 @@ def test_a_video_becomes_steps_that_can_be_watched(service: str, tab: Any, video
     tab.get_by_text("None yet").wait_for()
     send(tab, video)
     tab.locator(".job").wait_for()
-    tab.locator(".list button").first.wait_for(timeout=120_000)
+    tab.locator(".list button").first.wait_for(timeout=400_000)
     assert tab.locator(".job").count() == 0
-    with httpx.Client(base_url=service) as client:
+    with httpx.Client(base_url=service, timeout=60) as client:
         [job] = client.get("/v1/jobs").json()["jobs"]
         found = client.get(job["links"]["results"]).json()["segments"]
     assert job["status"] == "succeeded"

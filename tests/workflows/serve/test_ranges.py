@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflows.serve.problems import Problem
@@ -37,6 +37,7 @@ def test_a_range_outside_is_416(header: str) -> None:
     assert refused.value.headers == {"Content-Range": "bytes */100"}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1000), st.integers(0, 1100), st.integers(0, 1100))
 def test_a_range_is_what_a_slice_is(size: int, first: int, last: int) -> None:
     content = bytes(n % 251 for n in range(size))

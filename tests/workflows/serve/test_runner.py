@@ -21,7 +21,7 @@ def test_a_driver_is_a_ray_job(ray_cluster: None, tmp_path: Path) -> None:
         assert await runner.status(name) == "unknown"
         await asyncio.gather(*(runner.submit(job.folder, name) for _ in range(2)))
         assert await runner.status(name) != "unknown"
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(400):
             while await runner.status(name) != "ended":
                 await asyncio.sleep(0.2)
         await runner.stop(name)

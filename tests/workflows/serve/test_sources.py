@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balletal.errors import InputError
@@ -89,6 +89,7 @@ def test_everything_else_is_refused_with_the_same_words(folder: Path, uri: str) 
     assert not sources.allows(uri.format(folder))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="/.a:s3\\%*", max_size=20))
 def test_nothing_gets_out_of_a_prefix(tail: str) -> None:
     sources = Sources(("s3://bucket/videos", "/nowhere/videos"))

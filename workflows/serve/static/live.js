@@ -24,6 +24,7 @@ export function live(main) {
   models().then((answer) => {
     offered = answer.models;
     page.model.append(...offered.map((model) => make("option", { value: address(model), selected: [model.name, address(model)].includes(answer.default) }, model.name)));
+    page.start.disabled = false;
   }).catch((problem) => tell(page.problem, problem));
 
   async function begin() {

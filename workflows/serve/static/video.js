@@ -62,7 +62,9 @@ export function videoView(main, id) {
     for (const warning of video.warnings) page.problem.append(make("p", { class: "note" }, warning));
     letGo.push(keys());
     await refresh();
-    await choices(page.choices).then((chosen) => page.form.addEventListener("submit", (event) => { event.preventDefault(); again(chosen()); }));
+    const chosen = await choices(page.choices);
+    page.form.addEventListener("submit", (event) => { event.preventDefault(); again(chosen()); });
+    page.find.disabled = false;
   }).catch((problem) => {
     for (const part of [page.stage, page.again.parentElement]) part.hidden = true;
     page.name.textContent = "Video";
