@@ -110,12 +110,16 @@ class Projection:
         """Project (T, D) features to (T, K) float32; computed in float64.
 
         Raises:
-            InputError: the features have another length than the spec says.
+            InputError: the features have another length than the spec says, or are too large to be projected.
         """
         x = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.spec.dim:
             raise InputError("features to project", expected=f"shape (T, {self.spec.dim})", found=f"{x.shape}")
-        projected: NDArray[np.float32] = (((x - self.mean) / self.scale) @ self.components.T).astype(np.float32)
+        with np.errstate(over="ignore"):  # an overflow is told below
+            projected: NDArray[np.float32] = (((x - self.mean) / self.scale) @ self.components.T).astype(np.float32)
+        if not np.isfinite(projected).all():
+            found = f"values of up to {np.abs(x).max():g}"
+            raise InputError("features to project", expected="values that fit float32 once projected", found=found)
         return projected
 
     def save(self, folder: str) -> None:

@@ -33,7 +33,7 @@ from balletal.projection import Projection
 from balletal.segments import SEGMENT_COLUMNS
 from balletal.tal.config import ModelName, Recipe, RecipeName, recipe
 from balletal.tal.localizer import Localizer
-from balletal.tal.sequences import LabelledSequence, write_sequences
+from balletal.tal.sequences import Grid, LabelledSequence, write_sequences
 from balletal.tal.windows import Windows
 from workflows.cluster import ray_session
 from workflows.config import claim, merged, read_yaml, validated, with_settings
@@ -99,12 +99,14 @@ def prepare(
     )
     if files.exists(files.join(out, "ground_truth.json")):
         return
-    rows = dict.fromkeys(parts, 0)
+    rows, late, cells = dict.fromkeys(parts, 0), dict.fromkeys(parts, 0), Grid.of(store.spec, upsample=1)
     for subset, corpora in parts.items():
 
         def sequences(subset: str = subset, corpora: list[Corpus] = corpora) -> Iterator[LabelledSequence]:
             for corpus in corpora:
                 for sequence in corpus.sequences(projection, labels):
+                    last = cells.offset + len(sequence.features) * cells.step
+                    late[subset] += int((sequence.segments[:, 0] >= last).sum())
                     if not corpus.mirrored:  # no projection is fitted on twins
                         rows[subset] += int(sequence.features.any(axis=1).sum())
                     yield sequence
@@ -112,6 +114,8 @@ def prepare(
         meta = {"spec": store.spec.to_dict(), "labels": labels.to_dict(), "subset": subset}
         uri = files.join(out, "sequences", f"{subset}.parquet")
         write_sequences(uri, sequences(), dim=projection.dim, meta=meta, num_tags=len(labels.tags))
+        if late[subset]:
+            say(f"{subset}: {late[subset]} steps begin after the last feature of their video, where none can be found")
     if projection.rows > rows["training"]:
         say(
             f"the projection was fitted on {projection.rows} features, the training videos have {rows['training']}: it "

@@ -70,9 +70,11 @@ class TuneConfig(BaseModel):
     seconds: float | None = Field(None, gt=0, description="of training, summed over the trials; then no trial goes on")
     report_epochs: int = Field(2, gt=0, description="epochs between reports")
     grace_epochs: int = Field(4, gt=0, description="epochs before ASHA may stop a trial")
-    reduction: float = Field(3, gt=1, description="of the trials at a rung, the best 1/reduction go on")
-    cpus: float = Field(1, gt=0, description="of a trial; a fraction shares one")
-    gpus: float = Field(0, ge=0)
+    reduction: float = Field(
+        3, gt=1, allow_inf_nan=False, description="of the trials at a rung, the best 1/reduction go on"
+    )
+    cpus: float = Field(1, gt=0, allow_inf_nan=False, description="of a trial; a fraction shares one")
+    gpus: float = Field(0, ge=0, allow_inf_nan=False)
 
     _local = field_validator("out")(local_folder)
 

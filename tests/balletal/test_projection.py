@@ -123,7 +123,7 @@ def test_saves_and_loads(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "p").iterdir()] == ["projection.safetensors"]
 
 
-def test_refuses_files_that_are_no_projection_and_features_of_another_length(tmp_path: Path) -> None:
+def test_refuses_files_that_are_no_projection_and_features_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found nothing there"):
         Projection.load(str(tmp_path))
     made = fitted(rows(), 10)
@@ -139,6 +139,8 @@ def test_refuses_files_that_are_no_projection_and_features_of_another_length(tmp
         Projection.load(str(tmp_path))
     with pytest.raises(InputError, match=rf"shape \(T, {DIM}\), found \(5, 3\)"):
         made.transform(np.zeros((5, 3)))
+    with pytest.raises(InputError, match=r"fit float32 once projected, found values of up to 3e\+38"):
+        made.transform(np.full((5, DIM), 3e38))
 
 
 @pytest.mark.parametrize(
