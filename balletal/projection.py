@@ -106,20 +106,23 @@ class Projection:
             parts.update(np.ascontiguousarray(array).tobytes())
         return parts.hexdigest()
 
-    def transform(self, features: ArrayLike) -> NDArray[np.float32]:
+    def transform(self, features: ArrayLike, where: str = "features to project") -> NDArray[np.float32]:
         """Project (T, D) features to (T, K) float32; computed in float64.
+
+        Args:
+            where: what an error calls them.
 
         Raises:
             InputError: the features have another length than the spec says, or are too large to be projected.
         """
         x = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.spec.dim:
-            raise InputError("features to project", expected=f"shape (T, {self.spec.dim})", found=f"{x.shape}")
+            raise InputError(where, expected=f"shape (T, {self.spec.dim})", found=f"{x.shape}")
         with np.errstate(over="ignore"):  # an overflow is told below
             projected: NDArray[np.float32] = (((x - self.mean) / self.scale) @ self.components.T).astype(np.float32)
         if not np.isfinite(projected).all():
             found = f"values of up to {np.abs(x).max():g}"
-            raise InputError("features to project", expected="values that fit float32 once projected", found=found)
+            raise InputError(where, expected="values that fit float32 once projected", found=found)
         return projected
 
     def save(self, folder: str) -> None:

@@ -99,15 +99,16 @@ def prepare(
     )
     if files.exists(files.join(out, "ground_truth.json")):
         return
-    rows, late, cells = dict.fromkeys(parts, 0), dict.fromkeys(parts, 0), Grid.of(store.spec, upsample=1)
+    rows, late = dict.fromkeys(parts, 0), dict.fromkeys(parts, 0)
+    cells = Grid.of(store.spec, upsample=1)
     for subset, corpora in parts.items():
 
         def sequences(subset: str = subset, corpora: list[Corpus] = corpora) -> Iterator[LabelledSequence]:
             for corpus in corpora:
                 for sequence in corpus.sequences(projection, labels):
-                    last = cells.offset + len(sequence.features) * cells.step
-                    late[subset] += int((sequence.segments[:, 0] >= last).sum())
-                    if not corpus.mirrored:  # no projection is fitted on twins
+                    if not corpus.mirrored:  # no projection is fitted on twins, and they are as long
+                        last = cells.offset + len(sequence.features) * cells.step
+                        late[subset] += int((sequence.segments[:, 0] >= last).sum())
                         rows[subset] += int(sequence.features.any(axis=1).sum())
                     yield sequence
 

@@ -52,7 +52,7 @@ REPORTS, TRIALS, BEST, FIGURE = "reports.json", "trials.csv", "best.yaml", "stud
 class TuneConfig(BaseModel):
     """A study: data, the recipe it begins with, where it searches and for how long."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     out: str
     store: str
@@ -70,11 +70,9 @@ class TuneConfig(BaseModel):
     seconds: float | None = Field(None, gt=0, description="of training, summed over the trials; then no trial goes on")
     report_epochs: int = Field(2, gt=0, description="epochs between reports")
     grace_epochs: int = Field(4, gt=0, description="epochs before ASHA may stop a trial")
-    reduction: float = Field(
-        3, gt=1, allow_inf_nan=False, description="of the trials at a rung, the best 1/reduction go on"
-    )
-    cpus: float = Field(1, gt=0, allow_inf_nan=False, description="of a trial; a fraction shares one")
-    gpus: float = Field(0, ge=0, allow_inf_nan=False)
+    reduction: float = Field(3, gt=1, description="of the trials at a rung, the best 1/reduction go on")
+    cpus: float = Field(1, gt=0, description="of a trial; a fraction shares one")
+    gpus: float = Field(0, ge=0)
 
     _local = field_validator("out")(local_folder)
 

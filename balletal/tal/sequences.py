@@ -68,7 +68,7 @@ def on_clip_grid(video: VideoFeatures, projection: Projection) -> NDArray[np.flo
     """
     clips = np.rint(video.start_s / projection.spec.stride_s).astype(np.int64)
     rows = np.zeros((int(clips[-1]) + 1 if len(clips) else 0, projection.dim), dtype=np.float32)
-    rows[clips] = projection.transform(video.features)
+    rows[clips] = projection.transform(video.features, f"features of {video.video_id}")
     return rows
 
 

@@ -83,27 +83,34 @@ def one_fold(
     projection = fitted_projection(ours, training, DIM, f"{folder}/projection")
 
     def run(
-        store: FeatureStore, known: Annotations, apart: Split, out: str, seed: int, epochs: int | None
+        store: FeatureStore,
+        known: Annotations,
+        apart: Split,
+        out: str,
+        *,
+        seed: int = 0,
+        settings: list[str] | None = None,
+        init: Localizer | None = None,
     ) -> Localizer:
-        settings = [] if epochs is None else [f"optim.epochs={epochs}"]
         recipe = resolve_recipe("cnn", "localize", ours.spec, settings=settings, seed=seed)
-        begin = None if epochs else Localizer.load(f"{folder}/first/bundle")
         prepare(store, projection, known, labels, apart, out)
         train(
             *(store, projection, labels, recipe, out, out),
             name="cnn-localize",
             recipe_name="localize",
             alone=True,
-            init=begin,
+            init=init,
         )
-        return Localizer.load(f"{out}/bundle").with_temperature(1.0)  # as folds are compared
+        return Localizer.load(f"{out}/bundle")
 
     known = annotated.select(others)
-    run(further, known, make_split(known, "video"), f"{folder}/first", 0, arguments.epochs)
+    settings = [f"optim.epochs={arguments.epochs}"]
+    first = run(further, known, make_split(known, "video"), f"{folder}/first", settings=settings)
     mine, found = annotated.select(ours.video_ids()), []
     for seed in range(arguments.seeds):
-        localizer = run(ours, mine, split, f"{folder}/seed{seed}", seed, None)
-        found.append(localize_videos(localizer, ours.iter_videos(held), mine.durations))
+        localizer = run(ours, mine, split, f"{folder}/seed{seed}", seed=seed, init=first)
+        plain = localizer.with_temperature(1.0)  # as folds are compared
+        found.append(localize_videos(plain, ours.iter_videos(held), mine.durations))
     return (errors[0], errors[1]), found
 
 

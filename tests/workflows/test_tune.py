@@ -180,7 +180,7 @@ def test_asha_is_given_back_what_it_saw(corpus: Corpus, tmp_path: Path) -> None:
         ({"space": {"optim.clip_norm": {"uniform": [1, math.inf]}}}, r"clip_norm: .*finite number"),
         ({"seed": -1}, "seed: input should be greater than or equal to 0"),
         ({"cpus": math.inf}, "cpus: .*finite number"),
-        ({"reduction": math.inf}, "reduction: .*finite number"),
+        ({"seconds": math.inf}, "seconds: .*finite number"),
         ({"split": {"folds": 3}}, "one split"),
         ({"overrides": {"optim": {"lrr": 1}}}, r"overrides: .*optim\.lrr: extra inputs"),
     ],
