@@ -101,6 +101,13 @@ def test_features_that_are_not_finite_are_refused_with_their_row(localizer):
         localizer.localize(bad)
 
 
+def test_features_that_are_too_large_are_refused_with_their_video(localizer):
+    large = replace(video(), features=np.full((30, 6), 3e38, np.float32))
+    narrow = replace(localizer.projection, scale=np.full(6, 1e-3))
+    with pytest.raises(InputError, match=f"features of {large.video_id}: expected values that fit float32"):
+        on_clip_grid(large, narrow)
+
+
 def test_features_of_another_length_are_refused(localizer):
     other = VideoFeatures("v", np.zeros(1), np.ones(1), np.zeros((1, 9), np.float32))
     with pytest.raises(InputError, match=r"expected shape \(T, 6\)"):
