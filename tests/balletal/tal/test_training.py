@@ -1,10 +1,22 @@
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from balletal.errors import InputError
-from balletal.tal.config import DecodeConfig, LossConfig, ModelConfig, ModelName, OptimConfig, Recipe, recipe
+from balletal.features.extractor import spec_for
+from balletal.tal.config import (
+    DEFAULT_STRIDE_S,
+    DecodeConfig,
+    LossConfig,
+    ModelConfig,
+    ModelName,
+    OptimConfig,
+    Recipe,
+    recipe,
+)
 from balletal.tal.training import Training, steps_per_epoch
 
 from .conftest import make_sequences
@@ -154,3 +166,8 @@ def test_a_recipe_without_tags_of_its_own_is_written_as_before():
     assert "tag_weight" not in Recipe().model_dump(mode="json")["loss"]
     changed = Recipe(loss=LossConfig(tag_weight=0.5))
     assert Recipe.model_validate(changed.model_dump(mode="json")) == changed
+
+
+def test_a_recipe_is_for_features_as_they_are_made_by_default():
+    options = signature(spec_for).parameters
+    assert options["stride"].default / options["fps"].default == DEFAULT_STRIDE_S
